@@ -1,0 +1,131 @@
+"""What every test is held to: no error logged, nothing left in the reactor, no process left behind.
+
+pytest by itself does not notice an exception that Twisted caught and logged, nor a Deferred that failed unheard; here both fail
+the test in which they happened. In CI (``$CI``) a test that is skipped because a program is missing fails too.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_twisted
+from hypothesis import settings
+from twisted.internet.task import deferLater
+from twisted.logger import formatEvent, globalLogPublisher
+
+from tests.support import ROOT, LoggedErrors, in_ci
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+# a machine that is busy with something else is no fault of the code
+settings.register_profile("distbal", deadline=None)
+settings.load_profile("distbal")
+
+#: turns of the reactor, 10 ms each, in which connections that are being closed may go
+LAST_TURNS = 10
+
+
+@pytest.fixture(autouse=True, scope="session")
+def running_reactor() -> None:
+    """Start the reactor before the first test, so that its own wakers are not taken for something left behind."""
+    from twisted.internet import reactor
+
+    pytest_twisted.blockon(deferLater(reactor, 0))
+
+
+@pytest.fixture(autouse=True)
+def logged_errors() -> Iterator[LoggedErrors]:
+    """The errors that the test logs; see :class:`tests.support.LoggedErrors`."""
+    errors = LoggedErrors()
+    before = _holdings()
+    globalLogPublisher.addObserver(errors)
+    try:
+        yield errors
+        left = _left_over(before)
+        gc.collect()  # a Deferred that failed says so when it goes
+    finally:
+        globalLogPublisher.removeObserver(errors)
+    if events := errors.flush():
+        pytest.fail("\n".join(["errors were logged:", *map(_describe, events)]), pytrace=False)
+    if left:
+        pytest.fail("\n".join(["the test left behind:", *left]), pytrace=False)
+
+
+@pytest.fixture
+def original() -> Path:
+    """The directory of the Tcl original (``$DISTBAL_ORIGINAL``, or ../shared/original); skips where there is none."""
+    path = Path(os.environ.get("DISTBAL_ORIGINAL") or ROOT.parent / "shared" / "original")
+    if not (path / "run-original").exists():
+        pytest.skip(f"the Tcl original is not in {path}; DISTBAL_ORIGINAL may name another directory")
+    return path
+
+
+def pytest_collection_finish() -> None:
+    """Take what is there before the first test out of the garbage collector's sight, so that a collection costs little."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that could not run for want of a program has failed, in CI."""
+    report = yield
+    _insist(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a whole module."""
+    report = yield
+    _insist(report)
+    return report
+
+
+def _insist(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip that tests.support.need asked for into a failure, where every program has to be there."""
+    if in_ci() and report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if reason.startswith("needs "):
+            report.outcome = "failed"
+            report.longrepr = f"{reason} (with CI set, a missing program is a failure)"
+
+
+def _holdings() -> tuple[Counter[Callable[..., Any]], set[Any], set[str]]:
+    """Delayed calls (by what they call: a looping call makes a new one each time), readers and child processes."""
+    from twisted.internet import reactor
+
+    # func is not in the interface, but every reactor's delayed calls have it
+    calls = Counter(call.func for call in reactor.getDelayedCalls())  # type: ignore[attr-defined]
+    return calls, set(reactor.getReaders()), _children()
+
+
+def _children() -> set[str]:
+    return {pid for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()}
+
+
+def _left_over(before: tuple[Counter[Callable[..., Any]], set[Any], set[str]]) -> list[str]:
+    """What is there now and was not before, after some turns of the reactor if need be."""
+    from twisted.internet import reactor
+
+    for turn in range(LAST_TURNS + 1):
+        calls, readers, children = _holdings()
+        left = [f"a delayed call of {call!r}" for call in calls - before[0]]
+        left += [f"a reader: {reader!r}" for reader in readers - before[1]]
+        left += [f"a process: {pid}" for pid in children - before[2]]
+        if not left or turn == LAST_TURNS:
+            return left
+        pytest_twisted.blockon(deferLater(reactor, 0.01))
+    raise AssertionError
+
+
+def _describe(event: dict[str, Any]) -> str:
+    failure = event.get("log_failure")
+    text = formatEvent(event) or repr(event)
+    return f"{text}\n{failure.getTraceback()}" if failure is not None else text
