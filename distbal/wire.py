@@ -78,23 +78,25 @@ def status(snapshot: Snapshot, balance_port: int, status_port: int) -> bytes:
         f"WaitQueueLen = {len(waiting)}\r\n"
         f"ServerStatus (available distcc servers) = {idle}\r\n"
         f"ServerUpState (distcc server up/down status) = {states}\r\n"
-        f"ClientStatus (who's connected to what) = {_served(snapshot.leases, words)}\r\n"
+        f"ClientStatus (who's connected to what) = {_served(snapshot.leases)}\r\n"
     ).encode()
 
 
-def _served(leases: Sequence[ClientState], words: dict[str, str]) -> str:
+def _served(leases: Sequence[ClientState]) -> str:
+    firsts: dict[str, str] = {}
+    words: dict[str, str] = {}
     return " ".join(
         [
-            f"sock{client.id:x} {{{_cached(client.address, words)} {client.port} {_cached(client.host, words)}}}"
+            f"sock{client.id:x} {{{_cached(client.address, firsts, first=True)} {client.port} {_cached(client.host, words)}}}"
             for client in leases
         ]
     )
 
 
-def _cached(text: str, words: dict[str, str]) -> str:
+def _cached(text: str, words: dict[str, str], *, first: bool = False) -> str:
     word = words.get(text)
     if word is None:
-        word = words[text] = _word(text)
+        word = words[text] = _word(text, first=first)
     return word
 
 

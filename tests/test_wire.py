@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from distbal import wire
@@ -151,6 +151,7 @@ def test_what_status_writes_parse_status_reads(hosts: list[tuple[str, int, int, 
 
 
 @given(st.lists(NAMES, max_size=4), NAMES)
+@example(["#a", "#b"], "#c")
 def test_every_value_of_status_is_a_list_as_tcl_would_write_it(names: list[str], address: str) -> None:
     hosts = tuple(host(name, 2, 1) for name in names)
     leases = tuple(client(number, 9, name, address) for number, name in enumerate(names))
