@@ -73,6 +73,9 @@ def plain(address: str) -> str:
     """The address as it is shown: IPv4 mapped into IPv6 as IPv4, everything else as it is."""
     if not address.startswith(("::ffff:", "::FFFF:")):
         return address
+    if "." in address:
+        # as the system writes it, and on the hot path: what follows is the IPv4 address
+        return address[7:]
     try:
         return str(_unmapped(ip_address(address)))
     except ValueError:

@@ -1,0 +1,163 @@
+"""Where the edges get their slots: ask a lease source, and be told later.
+
+Whoever wants a slot (a client on 5656, a proxied session ...) is a :class:`Taker` and asks a :class:`LeaseSource`. It never assumes
+that the answer is local: it may come before ``ask`` returns, or much later, or be a refusal. There are no Deferreds on this path.
+:class:`LocalLeases` is the source in the daemon that has the scheduler.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Protocol, cast
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from distbal.health import Verdict
+from distbal.hosts import AdminState, Farm
+from distbal.requests import Lease, Outcome, Request, Ticket
+from distbal.scheduler import Scheduler
+from distbal.snapshot import Snapshot
+
+#: a timer that is late by this much harms nobody, and rounding must not wake us too early
+_TIMER_SLACK = 0.001
+
+
+class Taker(Protocol):
+    """Whoever asked for a slot. None of these may raise."""
+
+    def granted(self, lease: Lease) -> None:
+        """The slot is yours until you release it."""
+
+    def refused(self, ticket: Ticket, reason: str) -> None:
+        """There will be none for this ticket, which is over; the reason is a sentence."""
+
+    def lost(self, lease: Lease, reason: str) -> None:
+        """The lease ended without you: do not release it."""
+
+
+class LeaseSource(Protocol):
+    """Lends slots."""
+
+    def ask(self, request: Request, taker: Taker) -> Ticket:
+        """Ask for a slot. The taker may hear of it before this returns."""
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """A ticket that still waits is no longer wanted."""
+
+    def release(self, lease: Lease, outcome: Outcome) -> None:
+        """A lease is over, and how."""
+
+
+class LocalLeases:
+    """The scheduler of this very process, with a clock and a timer.
+
+    :param clock: its ``seconds()`` must never go back (the composition sees to it).
+    :ivar scheduler: the pure core. Change it through the methods here, so that what follows reaches those concerned.
+    """
+
+    log = Logger()
+
+    def __init__(self, scheduler: Scheduler, clock: IReactorTime) -> None:
+        self.scheduler = scheduler
+        self._seconds: Callable[[], float] = clock.seconds
+        self._clock = clock
+        self._timer: IDelayedCall | None = None
+        self._timer_due: float | None = None
+        self._undelivered: deque[Lease] = deque()
+        self._delivering = False
+
+    # -- a lease source
+
+    def ask(self, request: Request, taker: Taker) -> Ticket:
+        scheduler = self.scheduler
+        ticket = scheduler.ask(request, taker, self._seconds())
+        if ticket.lease is not None:
+            taker.granted(ticket.lease)
+        elif scheduler.due != self._timer_due:
+            self._set_timer()
+        return ticket
+
+    def withdraw(self, ticket: Ticket) -> None:
+        self.scheduler.withdraw(ticket)
+
+    def release(self, lease: Lease, outcome: Outcome) -> None:
+        grants = self.scheduler.release(lease, outcome, self._seconds())
+        if grants:
+            self._deliver(grants)
+
+    # -- what others tell the scheduler
+
+    def report(
+        self, name: str, source: str, *, up: bool, reason: str = "", weight: int | None = None, ttl: float | None = None
+    ) -> bool:
+        """A source's verdict on a host; KeyError when no such host is in the file.
+
+        :param weight: 0 to 1000 thousandths, or None for no opinion.
+        :param ttl: seconds for which it holds; None until the source says otherwise.
+        :returns: whether the source had said otherwise before: a change that is worth a line in the log.
+        """
+        before = self.scheduler.verdict(name, source)
+        now = self._seconds()
+        expires = None if ttl is None else now + ttl
+        verdict = Verdict(source, up=up, at=now, weight=weight, reason=reason, expires=expires)
+        self._deliver(self.scheduler.report(name, verdict))
+        self._set_timer()
+        return not up if before is None else before.up != up
+
+    def set_admin(self, name: str, state: AdminState) -> None:
+        """A person's decision about a host; KeyError when no such host is in the file."""
+        self._deliver(self.scheduler.set_admin(name, state, self._seconds()))
+
+    def configure(self, farm: Farm) -> None:
+        """Another farm, from a reloaded file."""
+        self._deliver(self.scheduler.configure(farm, self._seconds()))
+        self._set_timer()
+
+    def snapshot(self) -> Snapshot:
+        return self.scheduler.snapshot(self._seconds())
+
+    def stop(self) -> None:
+        """Stop the timer: nothing is delivered after this."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._timer_due = None
+
+    # -- the inside
+
+    def _deliver(self, grants: Iterable[Lease]) -> None:
+        """Tell the holders. A holder that turns out to be gone gives its lease back while it is told, which may lead to more
+        grants: they join the line here, so that a thousand dead waiters are not a thousand calls deep."""
+        line = self._undelivered
+        line.extend(grants)
+        if self._delivering:
+            return
+        self._delivering = True
+        try:
+            while line:
+                lease = line.popleft()
+                try:
+                    cast(Taker, lease.ticket.holder).granted(lease)
+                except Exception:
+                    # its connection is still watched, and gives the lease back when it ends; the others must not wait for it
+                    self.log.failure("the holder of {lease!r} could not be told", lease=lease)
+        finally:
+            self._delivering = False
+
+    def _wake(self) -> None:
+        self._timer = self._timer_due = None
+        decisions = self.scheduler.wake(self._seconds())
+        for ticket in decisions.refusals:
+            cast(Taker, ticket.holder).refused(ticket, "no host was free for as long as queue.wait allows")
+        self._deliver(decisions.grants)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        due = self.scheduler.due
+        if due == self._timer_due:
+            return
+        self.stop()
+        if due is not None:
+            self._timer = self._clock.callLater(max(0.0, due - self._seconds()) + _TIMER_SLACK, self._wake)
+            self._timer_due = due

@@ -1,0 +1,118 @@
+"""What the daemon listens on: opened from the file, and changed with it.
+
+Sockets are bound before anybody is served, so that a port in use stops the start with a sentence, and on a reload before anything
+else changes. Each is then served by the hot loop where it can be, else by the reactor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+
+from distbal import listening
+from distbal.errors import ListenError
+from distbal.listenspec import Listener
+from distbal.loop import HotLoop
+
+
+class Opened:
+    """One place that is listened on.
+
+    :ivar spec: what the file says.
+    :ivar port: the number of its TCP port, also where the system chose it; 0 where it has none.
+    :raises ListenError: it cannot be bound; the text is for the user.
+    """
+
+    def __init__(self, spec: Listener) -> None:
+        self.spec = spec
+        self.port = 0
+        self._path = spec.at.path
+        self._stop: Callable[[], object] | None = None
+        self._sock: socket.socket | None = None
+        if spec.at.kind == "tcp":
+            self._sock = listening.listen_tcp(spec.at.host, spec.at.port)
+            self.port = self._sock.getsockname()[1]
+        elif spec.at.kind == "unix":
+            mode = listening.ADMIN_MODE if spec.kind == "update" else listening.CLIENTS_MODE
+            self._sock = listening.listen_unix(spec.at.path, mode)
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether there is a socket that the hot loop can serve (not so for Twisted endpoints)."""
+        return self._sock is not None
+
+    def serve_hot(self, loop: HotLoop, accepted: Callable[[int, Any], None]) -> None:
+        """Let the hot loop accept, and hand each connection to ``accepted``."""
+        sock, self._sock = self._sock, None
+        if sock is None:
+            raise ValueError(f"{self.spec.at} has no socket of ours, or is served already")
+        listener = loop.listen(sock, accepted)
+        self._stop = lambda: loop.stop_listening(listener)
+
+    def serve(self, reactor: Any, factory: Factory) -> Deferred[None]:
+        """Let the reactor accept, and a factory make a protocol of each connection.
+
+        :returns: fires once it is served; fails with ListenError where a Twisted endpoint cannot listen.
+        """
+        if self._sock is not None:
+            # the reactor works on a duplicate of its own
+            port = reactor.adoptStreamPort(self._sock.fileno(), self._sock.family, factory)
+            self._sock.close()
+            self._sock = None
+            self._stop = port.stopListening
+            return succeed(None)
+
+        def listens(port: IListeningPort) -> None:
+            self.port = getattr(port.getHost(), "port", 0)
+            self._stop = port.stopListening
+
+        def cannot(failure: Failure) -> None:
+            raise ListenError(f"cannot listen on {self.spec.at}: {failure.getErrorMessage()}") from failure.value
+
+        return maybeDeferred(_listen, reactor, self.spec.at.description, factory).addCallbacks(listens, cannot)
+
+    def close(self) -> Deferred[object]:
+        """Listen no more. Connections that came by it stay."""
+        if self._stop is not None:
+            done = maybeDeferred(self._stop)
+        else:
+            done = succeed(None)
+            if self._sock is not None:
+                self._sock.close()
+        self._stop = self._sock = None
+
+        def unlink(result: object) -> object:
+            if self._path:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path)
+            return result
+
+        return done.addBoth(unlink)
+
+
+def open_all(specs: Iterable[Listener]) -> list[Opened]:
+    """Bind all of them or, with a ListenError, none."""
+    opened: list[Opened] = []
+    try:
+        for spec in specs:
+            opened.append(Opened(spec))  # noqa: PERF401 (those that were bound must be closed when the next one cannot be)
+    except ListenError:
+        for one in opened:
+            one.close()
+        raise
+    return opened
+
+
+def _listen(reactor: Any, description: str, factory: Factory) -> Deferred[IListeningPort]:
+    endpoint: IStreamServerEndpoint = serverFromString(reactor, description)  # type: ignore[no-untyped-call]
+    listens: Deferred[IListeningPort] = endpoint.listen(factory)
+    return listens

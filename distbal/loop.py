@@ -1,0 +1,275 @@
+"""The hot path's sockets: accept, watch, end. An epoll of our own, which the reactor polls as if it were one socket.
+
+Twenty thousand clients that hold their connections while they compile cost Twisted a transport, a protocol and several
+dictionaries each; what they need is one thing: that someone notices when they leave. So their sockets are watched here, by a thin
+object each, and the reactor (any reactor: an epoll descriptor can be polled itself) sees a single descriptor. At most
+:data:`BATCH` events are served before the reactor has its turn again, so that a crowd that leaves at once stalls nobody.
+
+:meth:`HotLoop.end` is the one place that closes a connection: it takes it out of the epoll first, since an epoll keeps reporting a
+descriptor that lives on in another process.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime, IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from distbal.complaints import Complaints
+from distbal.requests import Outcome
+
+#: events served in one turn of the reactor: some 5 ms of work
+BATCH = 256
+#: seconds after which accepting is tried again when no descriptor of ours became free meanwhile
+RETRY_ACCEPT = 1.0
+#: connections that one listener takes in before others have their turn
+MOST_ACCEPTED = 64
+#: what clients send is read and ignored, this many bytes at a time
+_SINK = 4096
+
+_OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+#: the connection was gone before we could accept it, or the network broke under it: accept(2) says to go on
+_ALREADY_GONE = frozenset(
+    getattr(errno, name)
+    for name in (
+        "ECONNABORTED EPROTO ENETDOWN ENOPROTOOPT EHOSTDOWN ENONET EHOSTUNREACH EOPNOTSUPP ENETUNREACH EPERM EINTR".split()
+    )
+    if hasattr(errno, name)
+)
+
+_LEAVING = select.EPOLLIN | select.EPOLLRDHUP if hasattr(select, "epoll") else 0
+_LEFT = Outcome.CLOSED
+
+available = hasattr(select, "epoll")
+"""Whether this machine has what this module needs (Linux has)."""
+
+
+class Connection:
+    """A peer whose leaving is all that we wait for.
+
+    Its socket is a bare descriptor: at 20,000 clients a socket object each is memory and time for nothing. The descriptor is
+    blocking, and only ever read after an event and written once, when its buffer is empty.
+
+    Subclasses have the ``descriptor``, and say what its end means in :meth:`left`.
+    """
+
+    __slots__ = ()
+
+    descriptor: int
+
+    def left(self, outcome: Outcome) -> None:
+        """The peer closed, half-closed, was reset, or stopped answering. Must lead to :meth:`HotLoop.end`."""
+        raise NotImplementedError
+
+
+class Listener:
+    """A listening socket, and what to do with those who come.
+
+    :param accepted: called with each new descriptor, which is then the callee's to watch or to close, and the peer's address as
+        ``accept`` gave it.
+    """
+
+    __slots__ = ("_accept", "_batch", "_loop", "_turn", "accepted", "sock")
+
+    def __init__(self, loop: HotLoop, sock: socket.socket, accepted: Callable[[int, Any], None]) -> None:
+        self.sock = sock
+        self.accepted = accepted
+        self._loop = loop
+        self._batch = 1
+        self._turn = 0
+        # what socket.accept is made of, less the socket object; CPython has had it since 3.2
+        self._accept: Callable[[], tuple[int, Any]] = getattr(sock, "_accept", self._accept_and_detach)
+
+    def _accept_and_detach(self) -> tuple[int, Any]:
+        sock, address = self.sock.accept()
+        return sock.detach(), address
+
+    def ready(self, turn: int) -> None:
+        """Take in those who wait.
+
+        How many at a time is learnt: one call more than there are connections costs as much as a connection, so more than one is
+        tried only when we are ready in several turns of the loop running.
+        """
+        accept, accepted, loop = self._accept, self.accepted, self._loop
+        batch = min(2 * self._batch, MOST_ACCEPTED) if turn == self._turn + 1 else 1
+        self._turn = turn
+        free = loop.free()
+        if not free:
+            loop.pause(self, "there are as many clients as its descriptors allow")
+            return
+        for taken in range(min(batch, free)):
+            try:
+                descriptor, address = accept()
+            except BlockingIOError:
+                batch = max(1, taken)
+                break
+            except OSError as error:
+                if error.errno in _OUT_OF_DESCRIPTORS:
+                    loop.pause(self, str(error))
+                    break
+                if error.errno in _ALREADY_GONE:
+                    continue
+                raise
+            accepted(descriptor, address)
+        self._batch = batch
+
+
+@implementer(IReadDescriptor)
+class HotLoop:
+    """The epoll, and who is in it.
+
+    :param reactor: polls us.
+    :param room: how many connections to hold at most: beyond that the listeners wait until one ends. Leaves some descriptors
+        for everything else (log files, the status port, a reload).
+    """
+
+    def __init__(self, reactor: IReactorFDSet, clock: IReactorTime, room: int) -> None:
+        self.room = room
+        self.log = Logger()
+        self.complain = Complaints(self.log, clock.seconds)
+        self._reactor = reactor
+        self._clock = clock
+        self._epoll = select.epoll()
+        self._poll = self._epoll.poll
+        self._register = self._epoll.register
+        self._unregister = self._epoll.unregister
+        self._connections: dict[int, Connection] = {}
+        self._listeners: dict[int, Listener] = {}
+        self._paused: list[Listener] = []
+        self._turn = 0
+        self._retry: IDelayedCall | None = None
+        reactor.addReader(self)
+
+    # -- listeners
+
+    def listen(self, sock: socket.socket, accepted: Callable[[int, Any], None]) -> Listener:
+        """Serve a listening, non-blocking socket, which is then ours to close; see :class:`Listener`."""
+        listener = Listener(self, sock, accepted)
+        self._listeners[sock.fileno()] = listener
+        self._watch_listener(listener)
+        return listener
+
+    def stop_listening(self, listener: Listener) -> None:
+        """Close a listening socket; connections that came by it stay."""
+        if listener in self._paused:
+            self._paused.remove(listener)
+        else:
+            self._epoll.unregister(listener.sock.fileno())
+        del self._listeners[listener.sock.fileno()]
+        listener.sock.close()
+
+    def free(self) -> int:
+        """How many more connections there is room for."""
+        return max(0, self.room - len(self._connections))
+
+    def pause(self, listener: Listener, reason: str) -> None:
+        """Stop accepting, until a connection ends or a moment has passed: a listener that cannot accept would spin."""
+        self.complain("not accepting more clients for now: {reason}", reason=reason)
+        self._epoll.unregister(listener.sock.fileno())
+        self._paused.append(listener)
+        if self._retry is None:
+            self._retry = self._clock.callLater(RETRY_ACCEPT, self._resume)
+
+    def _resume(self) -> None:
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
+        self._retry = None
+        paused, self._paused = self._paused, []
+        for listener in paused:
+            self._watch_listener(listener)
+
+    def _watch_listener(self, listener: Listener) -> None:
+        self._epoll.register(listener.sock.fileno(), select.EPOLLIN)
+
+    # -- connections
+
+    def watch(self, connection: Connection) -> None:
+        """From now on ``connection.left`` is called when its peer leaves."""
+        descriptor = connection.descriptor
+        self._connections[descriptor] = connection
+        self._register(descriptor, _LEAVING)
+
+    def end(self, connection: Connection) -> None:
+        """Close a connection; nothing happens when it is closed already. The only place that does."""
+        descriptor = connection.descriptor
+        if self._connections.get(descriptor) is connection:
+            del self._connections[descriptor]
+            self._unregister(descriptor)
+            os.close(descriptor)
+            if self._paused:
+                self._resume()
+
+    def stop(self) -> None:
+        """Close everything, without a word to anybody."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self._reactor.removeReader(self)
+        for listener in list(self._listeners.values()):
+            self.stop_listening(listener)
+        for descriptor in self._connections:
+            os.close(descriptor)
+        self._connections.clear()
+        self._epoll.close()
+
+    # -- for the reactor
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def logPrefix(self) -> str:
+        return "hot loop"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor stops; :meth:`stop` closes what there is."""
+
+    def doRead(self) -> None:
+        """Serve one batch of events."""
+        self._turn += 1
+        connections = self._connections
+        listeners = None
+        for descriptor, _ in self._poll(0, BATCH):
+            connection = connections.get(descriptor)
+            if connection is None:
+                # accepted last, so that no new connection takes the number of one that still has an event in this batch
+                listeners = [*listeners, descriptor] if listeners else [descriptor]
+                continue
+            try:
+                # most events are an end; what else comes is dropped
+                outcome = _LEFT if not os.read(descriptor, _SINK) else None
+            except TimeoutError:
+                outcome = Outcome.VANISHED
+            except OSError:
+                outcome = Outcome.RESET
+            if outcome is not None:
+                try:
+                    connection.left(outcome)
+                except Exception:
+                    self._failed(connection)
+        if listeners:
+            self._accept(listeners)
+
+    # -- the inside
+
+    def _accept(self, descriptors: list[int]) -> None:
+        for descriptor in descriptors:
+            listener = self._listeners.get(descriptor)
+            # none: the connection was ended by another one's event in this batch
+            if listener is not None:
+                try:
+                    listener.ready(self._turn)
+                except Exception:
+                    self.log.failure("a connection could not be taken in")
+
+    def _failed(self, connection: Connection) -> None:
+        """A bug met one connection: it ends that one alone."""
+        self.log.failure("a connection's end could not be handled; it is closed")
+        self.end(connection)

@@ -1,0 +1,429 @@
+"""The three ports of the original: 5656 lends, 5657 tells, 5658 is told. What the bytes mean is in wire.py.
+
+5656 is the hot one: on Linux its clients live in loop.py as :class:`HotClient`. Where there is no epoll, or where the user gave a
+Twisted endpoint string, the same conversation runs over a Twisted transport, as :class:`BalanceProtocol`. The other two are always
+Twisted protocols.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from distbal import wire
+from distbal.access import AccessList, plain
+from distbal.complaints import Complaints
+from distbal.errors import WireError
+from distbal.hosts import HostSpec
+from distbal.leases import LeaseSource, LocalLeases
+from distbal.loop import Connection, HotLoop
+from distbal.requests import Lease, Outcome, Request, Ticket
+
+#: seconds that a client of 5657 may take to read the page, and one of 5658 to say its line
+PATIENCE = 5.0
+#: seconds that a slow reader of a long status page is given
+READING_TIME = 60.0
+#: clients of 5657, and of 5658, that are served at once
+CROWD = 200
+
+
+def peer_of(address: Any) -> tuple[str, int]:
+    """Where a client comes from, as (address, port), from what ``accept`` gave: ("", 0) for a Unix socket."""
+    if type(address) is tuple:
+        return plain(address[0]), address[1]
+    return "", 0
+
+
+def peer_of_transport(address: IAddress | None) -> tuple[str, int]:
+    """The same, from what Twisted gave."""
+    return plain(getattr(address, "host", "")), getattr(address, "port", 0)
+
+
+class Replies:
+    """What 5656 answers for each host.
+
+    :param template: as in hosts.yaml, ``{name}{options}``.
+    """
+
+    def __init__(self, template: str) -> None:
+        self._template = template
+        self._lines: dict[str, bytes] = {}
+
+    def line(self, spec: HostSpec) -> bytes:
+        """The whole line for one host, its end included."""
+        line = self._lines.get(spec.name)
+        if line is None:
+            line = self._lines[spec.name] = wire.grant(self._template, spec.name, spec.options)
+        return line
+
+
+class Terms:
+    """What the file says that clients of the ports meet; the composition sets it, and sets it again on a reload.
+
+    :ivar replies: what 5656 answers.
+    :ivar allow_clients: who may use 5656 and 5657; ``allow_update``: who may use 5658.
+    """
+
+    __slots__ = ("allow_clients", "allow_update", "replies")
+
+    replies: Replies
+    allow_clients: AccessList
+    allow_update: AccessList
+
+
+# -- 5656 -----------------------------------------------------------------------------------------------------------------------
+
+
+class BalancePort:
+    """A listener for clients that want a slot.
+
+    :param pool: what it lends.
+    :param verbose: log each job.
+    """
+
+    log = Logger()
+
+    def __init__(self, leases: LeaseSource, terms: Terms, pool: str, complain: Complaints, *, verbose: bool = False) -> None:
+        self.leases = leases
+        self.terms = terms
+        self.pool = pool
+        self.complain = complain
+        self.verbose = verbose
+
+    def admits(self, address: str) -> bool:
+        """Whether a client may come in; says so in the log when it may not."""
+        allowed = self.terms.allow_clients
+        if allowed.allows(address):
+            return True
+        self.complain("{address} is not in allow.clients ({allowed}): turned away", address=address, allowed=str(allowed))
+        return False
+
+    def hot(self, loop: HotLoop, descriptor: int, address: Any) -> None:
+        """A new client, from the hot loop."""
+        host, port = peer_of(address)
+        if self.admits(host):
+            client = HotClient(self, loop, descriptor)
+            loop.watch(client)
+            client.begin(host, port)
+        else:
+            os.close(descriptor)
+
+
+class BalanceClient:
+    """A client of 5656: it asks by connecting, and holds its lease by staying connected.
+
+    Needs, from the one who knows its socket: :meth:`deliver` and :meth:`hang_up`.
+    """
+
+    __slots__ = ("port", "ticket")
+
+    def __init__(self, port: BalancePort) -> None:
+        self.port = port
+        self.ticket: Ticket | None = None
+
+    def deliver(self, line: bytes) -> bool:
+        """Send a grant; False when the client is gone."""
+        raise NotImplementedError
+
+    def hang_up(self) -> None:
+        """Close the connection; harmless when it is closed."""
+        raise NotImplementedError
+
+    def begin(self, address: str, peer_port: int) -> None:
+        """The client is here: ask for its slot."""
+        port = self.port
+        ticket = port.leases.ask(Request(address, peer_port, address, port.pool), self)
+        if ticket.lease is None:
+            self.ticket = ticket
+            if port.verbose:
+                port.log.info("{ticket} waits", ticket=ticket)
+
+    def left(self, outcome: Outcome) -> None:
+        """The client is gone: give back what it had."""
+        ticket, self.ticket = self.ticket, None
+        self.hang_up()
+        if ticket is not None:
+            if ticket.lease is not None:
+                self.port.leases.release(ticket.lease, outcome)
+            else:
+                self.port.leases.withdraw(ticket)
+            if self.port.verbose:
+                self.port.log.info("{ticket} is over: {outcome}", ticket=ticket, outcome=outcome.value)
+
+    # -- a taker
+
+    def granted(self, lease: Lease) -> None:
+        port = self.port
+        self.ticket = lease.ticket
+        if not self.deliver(port.terms.replies.line(lease.host.spec)):
+            self.left(Outcome.UNDELIVERED)
+        elif port.verbose:
+            port.log.info(
+                "{ticket} has {host} after {waited:.3f} s",
+                ticket=lease.ticket,
+                host=lease.host.spec.name,
+                waited=lease.granted - lease.ticket.asked,
+            )
+
+    def refused(self, ticket: Ticket, reason: str) -> None:
+        self.ticket = None
+        self.hang_up()
+        if self.port.verbose:
+            self.port.log.info("{ticket} is refused: {reason}", ticket=ticket, reason=reason)
+
+    def lost(self, lease: Lease, reason: str) -> None:
+        self.refused(lease.ticket, reason)
+
+
+class HotClient(BalanceClient, Connection):
+    """A client of 5656 in the hot loop."""
+
+    __slots__ = ("descriptor", "loop")
+
+    def __init__(self, port: BalancePort, loop: HotLoop, descriptor: int) -> None:
+        self.port = port
+        self.ticket = None
+        self.loop = loop
+        self.descriptor = descriptor
+
+    def deliver(self, line: bytes) -> bool:
+        try:
+            # the first thing ever sent on this connection: the buffer has room for it, or something is wrong with it
+            return os.write(self.descriptor, line) == len(line)
+        except OSError:
+            return False
+
+    def hang_up(self) -> None:
+        self.loop.end(self)
+
+
+class BalanceProtocol(BalanceClient, Protocol):
+    """A client of 5656 on a Twisted transport. Bytes that it sends are ignored, like the original ignores them."""
+
+    transport: ITCPTransport
+
+    def connectionMade(self) -> None:
+        self.begin(*peer_of_transport(self.transport.getPeer()))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.left(Outcome.CLOSED if isinstance(reason.value, ConnectionDone) else Outcome.RESET)
+
+    def deliver(self, line: bytes) -> bool:
+        self.transport.write(line)
+        return True
+
+    def hang_up(self) -> None:
+        self.transport.loseConnection()
+
+
+class BalanceFactory(Factory):
+    """Clients of 5656 that come by a Twisted endpoint."""
+
+    noisy = False
+
+    def __init__(self, port: BalancePort) -> None:
+        self.port = port
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        return BalanceProtocol(self.port) if self.port.admits(peer_of_transport(addr)[0]) else None
+
+
+# -- 5657 and 5658 --------------------------------------------------------------------------------------------------------------
+
+
+class BriefProtocol(Protocol):
+    """A short conversation, which nobody can make long: whoever stays too long is cut off.
+
+    It ends by closing our side first and reading on until the peer closes too: to close with something unread would reset the
+    connection, and destroy what the peer has not read yet.
+    """
+
+    transport: ITCPTransport
+    patience = PATIENCE
+
+    def __init__(self, factory: BriefFactory) -> None:
+        self.factory = factory
+
+    def connectionMade(self) -> None:
+        self.factory.crowd += 1
+        self._parting = False
+        self._cut_off = self.factory.clock.callLater(self.patience, self._out_of_patience)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.factory.crowd -= 1
+        if self._cut_off.active():
+            self._cut_off.cancel()
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._parting:
+            self.received(data)
+
+    def received(self, data: bytes) -> None:
+        """Bytes from the peer, while the conversation is not over."""
+
+    def part(self) -> None:
+        """We have said all: let it be read, and take the peer's leave."""
+        if self._parting:
+            return
+        self._parting = True
+        self.transport.loseWriteConnection()
+
+    def _out_of_patience(self) -> None:
+        if not self._parting:
+            self.factory.complain(
+                "{address} said nothing for {patience:g} s on the {port} port: cut off",
+                address=peer_of_transport(self.transport.getPeer())[0],
+                patience=self.patience,
+                port=self.factory.name,
+            )
+        self.transport.abortConnection()
+
+
+class BriefFactory(Factory):
+    """What the two brief ports share: who may come, and how many at once.
+
+    :param name: ``status`` or ``update``; in log lines.
+    """
+
+    noisy = False
+
+    def __init__(self, name: str, leases: LocalLeases, terms: Terms, complain: Complaints, clock: IReactorTime) -> None:
+        self.name = name
+        self.leases = leases
+        self.terms = terms
+        self.complain = complain
+        self.clock = clock
+        self.crowd = 0
+
+    @property
+    def allowed(self) -> AccessList:
+        """Who may come."""
+        return self.terms.allow_clients
+
+    def conversation(self) -> BriefProtocol:
+        """A new one."""
+        raise NotImplementedError
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        address = peer_of_transport(addr)[0]
+        if not self.allowed.allows(address):
+            self.complain(
+                "{address} may not use the {port} port ({allowed}): turned away",
+                address=address,
+                port=self.name,
+                allowed=str(self.allowed),
+            )
+            return None
+        if self.crowd >= CROWD:
+            self.complain(
+                "{crowd} clients at once on the {port} port: {address} is turned away",
+                crowd=self.crowd,
+                port=self.name,
+                address=address,
+            )
+            return None
+        return self.conversation()
+
+
+class StatusProtocol(BriefProtocol):
+    """5657: nine lines, then the end. What the peer sends is ignored."""
+
+    patience = READING_TIME
+
+    def __init__(self, factory: StatusFactory) -> None:
+        super().__init__(factory)
+        self._page = factory.page
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.transport.write(self._page())
+        self.part()
+
+
+class StatusFactory(BriefFactory):
+    """Makes the status port's conversations.
+
+    :ivar balance_port, status_port: the port numbers that the page names; 0 where that port is off or has none.
+    """
+
+    balance_port = 0
+    status_port = 0
+
+    def page(self) -> bytes:
+        """What it says now."""
+        return wire.status(self.leases.snapshot(), self.balance_port, self.status_port)
+
+    def conversation(self) -> BriefProtocol:
+        return StatusProtocol(self)
+
+
+class UpdateProtocol(BriefProtocol):
+    """5658: one line, ``HOST up`` or ``HOST down``; no answer, and the end."""
+
+    def __init__(self, factory: UpdateFactory) -> None:
+        super().__init__(factory)
+        self._heard = factory.heard
+        self._reader = wire.UpdateReader()
+
+    def received(self, data: bytes) -> None:
+        self._read(lambda: self._reader.feed(data))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        if not self._parting:
+            # a line without an end is a line, when the connection ends; part() has nothing left to do
+            self._parting = True
+            self._read(self._reader.feed_eof)
+
+    def _read(self, feed: Callable[[], wire.Update | None]) -> None:
+        try:
+            update = feed()
+        except WireError as error:
+            self.factory.complain(
+                "{address} on the update port: {problem}",
+                address=peer_of_transport(self.transport.getPeer())[0],
+                problem=str(error),
+            )
+            self.part()
+            return
+        if update is not None:
+            self._heard(update, peer_of_transport(self.transport.getPeer())[0])
+            self.part()
+
+
+class UpdateFactory(BriefFactory):
+    """Makes the update port's conversations, and acts on them."""
+
+    log = Logger()
+
+    @property
+    def allowed(self) -> AccessList:
+        return self.terms.allow_update
+
+    def conversation(self) -> BriefProtocol:
+        return UpdateProtocol(self)
+
+    def heard(self, update: wire.Update, address: str) -> None:
+        """A whole line came from somewhere."""
+        if update.state is None:
+            self.complain(
+                "{address} on the update port: {line} says neither up nor down", address=address, line=ascii(update.name)
+            )
+            return
+        up = update.state == "up"
+        try:
+            changed = self.leases.report(
+                update.name, "update", up=up, reason=f"said on the update port by {address or 'this machine'}"
+            )
+        except KeyError:
+            self.complain("{address} on the update port: no host {name} in the file", address=address, name=ascii(update.name))
+            return
+        if changed:
+            self.log.info("{host} is now {state}, says the update port", host=update.name, state=update.state)

@@ -1,0 +1,339 @@
+"""The scheduler: who gets which slot, and who waits. Pure: time comes in as an argument, decisions go out as values.
+
+The rules, all of which stand in this file or in the one it names:
+
+1. A host is given a job only while it is available (hosts.py). Of the available ones the policy chooses (policies.py).
+2. Whoever cannot be served waits; the discipline says who is next (queues.py).
+3. No waiter waits while a host is available to it. So a free slot concerns only those who wait, and a request only the hosts.
+4. What was lent comes back once: with :meth:`Scheduler.release`. Hosts that go down, are drained or leave the file keep their
+   running leases.
+
+A call that may free a slot returns the leases that follow from it; its caller tells their holders. Some things happen by
+themselves when their time comes (a verdict expires, a waiter has waited too long): ``due`` says when :meth:`Scheduler.wake` wants
+to be called. Times are seconds on one clock of the caller's that never goes back.
+
+Nothing here costs more than O(log n) in hosts, leases or waiters, but :meth:`Scheduler.configure` and :meth:`Scheduler.snapshot`,
+which look at everything.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from distbal.health import Verdict
+from distbal.history import History
+from distbal.hosts import AdminState, Farm, Host
+from distbal.policies import POLICIES, HostIndex
+from distbal.queues import DISCIPLINES, WaitQueue
+from distbal.ranking import Ranking
+from distbal.requests import Lease, Outcome, Request, Ticket
+from distbal.snapshot import ClientState, HostState, Snapshot
+
+
+@dataclass(slots=True)
+class Decisions:
+    """What the passing of time led to.
+
+    :ivar grants: leases to deliver, in their order.
+    :ivar refusals: waiters that waited too long; they are forgotten already.
+    """
+
+    grants: list[Lease] = field(default_factory=list)
+    refusals: list[Ticket] = field(default_factory=list)
+
+
+class Scheduler:
+    """Hosts, leases and waiters of one farm.
+
+    :param farm: hosts, policy and discipline to begin with.
+    :param first_id: the first ticket's number: greater than any that an earlier process gave out.
+    :param draw: randomness, for the policies that use it.
+    :param history: where ended jobs are noted.
+
+    :ivar due: when :meth:`wake` wants to be called, in seconds on the caller's clock; None for never.
+    :ivar waiting: how many wait; ``lent``: how many leases run.
+    """
+
+    def __init__(
+        self,
+        farm: Farm,
+        *,
+        first_id: int = 1,
+        draw: random.Random | None = None,
+        history: History | None = None,
+    ) -> None:
+        self.history = History() if history is None else history
+        self.due: float | None = None
+        self._draw = random.Random() if draw is None else draw
+        self._ids = itertools.count(first_id)
+        self._hosts: dict[str, Host] = {}
+        self._indexes: dict[str, HostIndex] = {}
+        self._leases: dict[int, Lease] = {}
+        self._waiters: OrderedDict[int, Ticket] = OrderedDict()
+        self._expiries: Ranking[Host] = Ranking()
+        self._counts = dict.fromkeys(("asked", "granted", "ended", "withdrawn", "refused"), 0)
+        self._farm = farm
+        self._queue: WaitQueue = DISCIPLINES[farm.order]()
+        self._rebuild(farm)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiters)
+
+    @property
+    def lent(self) -> int:
+        return len(self._leases)
+
+    @property
+    def farm(self) -> Farm:
+        """What it was last configured with."""
+        return self._farm
+
+    # -- what edges call for each job
+
+    def ask(self, request: Request, holder: object, now: float) -> Ticket:
+        """A client wants a slot.
+
+        :param holder: handed back with the lease.
+        :returns: the ticket; its ``lease`` is there at once when a host is available, else it waits.
+        """
+        ticket = Ticket(next(self._ids), request, holder, now)
+        self._counts["asked"] += 1
+        index = self._indexes.get(request.pool)
+        host = None if index is None else index.pick(request.exclude)
+        if host is not None:
+            self._grant(ticket, host, now)
+            self._reindex(host)
+        else:
+            self._waiters[ticket.id] = ticket
+            self._queue.add(ticket)
+            if self._farm.wait is not None:
+                self._be_woken(now + self._farm.wait)
+        return ticket
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """A waiter leaves; KeyError when it does not wait (any more)."""
+        del self._waiters[ticket.id]
+        self._queue.remove(ticket)
+        self._counts["withdrawn"] += 1
+
+    def release(self, lease: Lease, outcome: Outcome, now: float) -> list[Lease]:
+        """A lease ends; KeyError when it had ended before.
+
+        :returns: the leases that its slot now goes to: one at most, unless the host had been over its capacity: then none.
+        """
+        del self._leases[lease.id]
+        host = lease.host
+        host.leases -= 1
+        host.held += now - lease.granted
+        self._counts["ended"] += 1
+        lease.ticket.holder = None
+        self.history.ended(lease, outcome, now)
+        if host.removed and not host.leases:
+            self._forget(host)
+            return []
+        if self._waiters and host.leases < host.capacity:
+            ticket = self._queue.take(host)
+            if ticket is not None:
+                del self._waiters[ticket.id]
+                # as many leases as before: the indexes need not hear of it
+                return [self._grant(ticket, host, now)]
+        self._reindex(host)
+        return []
+
+    # -- what is heard of hosts
+
+    def verdict(self, name: str, source: str) -> Verdict | None:
+        """What a source last said of a host; None when it has said nothing; KeyError when no such host is in the file."""
+        return self._in_file(name).health.verdict(source)
+
+    def report(self, name: str, verdict: Verdict) -> list[Lease]:
+        """A source says something of a host; KeyError when no such host is in the file.
+
+        :param verdict: its ``at`` is now.
+        :returns: leases to deliver.
+        """
+        host = self._in_file(name)
+        changed = host.health.hear(verdict)
+        self._note_expiry(host)
+        return self._changed([host], verdict.at) if changed else []
+
+    def set_admin(self, name: str, state: AdminState, now: float) -> list[Lease]:
+        """A person decides about a host; KeyError when no such host is in the file. Returns leases to deliver."""
+        host = self._in_file(name)
+        host.admin = state
+        return self._changed([host], now)
+
+    def wake(self, now: float) -> Decisions:
+        """Do what time has brought: call when ``due`` is reached; too early does no harm."""
+        decisions = Decisions()
+        expired: list[Host] = []
+        while (host := self._expiries.first()) is not None and self._expiries.key(host) <= now:
+            if host.health.expire(now):
+                expired.append(host)
+            self._note_expiry(host)
+        decisions.grants += self._changed(expired, now)
+        wait = self._farm.wait
+        while wait is not None and self._waiters:
+            ticket = next(iter(self._waiters.values()))
+            if ticket.asked + wait > now:
+                break
+            del self._waiters[ticket.id]
+            self._queue.remove(ticket)
+            self._counts["refused"] += 1
+            decisions.refusals.append(ticket)
+        self._set_due()
+        return decisions
+
+    def configure(self, farm: Farm, now: float) -> list[Lease]:
+        """Take another farm in: new hosts join, changed slots and ranks apply, hosts that are gone drain.
+
+        Verdicts and what a person decided stay with their hosts; waiters keep their age.
+
+        :returns: leases to deliver.
+        """
+        if farm.order != self._farm.order:
+            self._queue = DISCIPLINES[farm.order]()
+            for ticket in self._waiters.values():
+                self._queue.add(ticket)
+        self._farm = farm
+        self._rebuild(farm)
+        self._set_due()
+        return self._serve(self._hosts.values(), now)
+
+    # -- for readers
+
+    def snapshot(self, now: float) -> Snapshot:
+        """Everything at one moment."""
+        hosts = sorted(self._hosts.values(), key=lambda host: (host.removed, host.position))
+        return Snapshot(
+            at=now,
+            hosts=tuple(
+                HostState(
+                    spec=host.spec,
+                    leases=host.leases,
+                    capacity=host.capacity,
+                    up=host.up,
+                    available=host.available,
+                    admin=host.admin.value,
+                    removed=host.removed,
+                    verdicts=host.health.verdicts,
+                    granted=host.granted,
+                    held=host.held,
+                )
+                for host in hosts
+            ),
+            waiters=tuple(_client_state(ticket) for ticket in self._waiters.values()),
+            leases=tuple(_client_state(lease.ticket) for lease in self._leases.values()),
+            counts=dict(self._counts),
+        )
+
+    # -- the inside
+
+    def _in_file(self, name: str) -> Host:
+        host = self._hosts[name]
+        if host.removed:
+            raise KeyError(name)
+        return host
+
+    def _grant(self, ticket: Ticket, host: Host, now: float) -> Lease:
+        lease = ticket.lease = Lease(ticket, host, now)
+        self._leases[ticket.id] = lease
+        self._counts["granted"] += 1
+        host.leases += 1
+        host.granted += 1
+        return lease
+
+    def _reindex(self, host: Host) -> None:
+        """The number of a host's leases changed."""
+        host.available = host.leases < host.capacity
+        for pool in host.spec.pools:
+            self._indexes[pool].changed(host)
+
+    def _changed(self, hosts: list[Host], now: float) -> list[Lease]:
+        """What decides about these hosts changed; give what became free to those who wait."""
+        for host in hosts:
+            host.weigh()
+            self._reindex(host)
+        return self._serve(hosts, now)
+
+    def _serve(self, hosts: Iterable[Host], now: float) -> list[Lease]:
+        """Give the free slots of some hosts to waiters, in the policy's order of hosts."""
+        grants: list[Lease] = []
+        if not self._waiters:
+            return grants
+        free = POLICIES[self._farm.policy](self._draw)
+        for host in hosts:
+            free.changed(host)
+        while self._waiters and (best := free.pick(())) is not None:
+            ticket = self._queue.take(best)
+            if ticket is None:
+                free.drop(best)
+                continue
+            del self._waiters[ticket.id]
+            grants.append(self._grant(ticket, best, now))
+            self._reindex(best)
+            free.changed(best)
+        return grants
+
+    def _rebuild(self, farm: Farm) -> None:
+        """Make hosts and indexes what a farm says, and keep what lives."""
+        for host in self._hosts.values():
+            host.removed = True
+        for position, spec in enumerate(farm.hosts):
+            known = self._hosts.get(spec.name)
+            if known is None:
+                self._hosts[spec.name] = Host(spec, position)
+            else:
+                known.spec, known.position, known.removed = spec, position, False
+        for host in [host for host in self._hosts.values() if host.removed and not host.leases]:
+            self._forget(host)
+        self._indexes = {}
+        ranks = Counter(spec.rank for spec in farm.hosts)
+        for host in self._hosts.values():
+            host.alone = ranks[host.spec.rank] == 1
+            host.weigh()
+            for pool in host.spec.pools:
+                if pool not in self._indexes:
+                    self._indexes[pool] = POLICIES[farm.policy](self._draw)
+                self._indexes[pool].changed(host)
+
+    def _forget(self, host: Host) -> None:
+        del self._hosts[host.spec.name]
+        self._expiries.discard(host)
+
+    def _note_expiry(self, host: Host) -> None:
+        expiry = host.health.next_expiry()
+        if expiry is None:
+            self._expiries.discard(host)
+        else:
+            self._expiries.put(host, expiry)
+            self._be_woken(expiry)
+
+    def _be_woken(self, when: float) -> None:
+        if self.due is None or when < self.due:
+            self.due = when
+
+    def _set_due(self) -> None:
+        self.due = None
+        host = self._expiries.first()
+        if host is not None:
+            self._be_woken(self._expiries.key(host))
+        if self._waiters and self._farm.wait is not None:
+            self._be_woken(next(iter(self._waiters.values())).asked + self._farm.wait)
+
+
+def _client_state(ticket: Ticket) -> ClientState:
+    request, lease = ticket.request, ticket.lease
+    return ClientState(
+        id=ticket.id,
+        address=request.address,
+        port=request.port,
+        pool=request.pool,
+        since=ticket.asked if lease is None else lease.granted,
+        host="" if lease is None else lease.host.spec.name,
+    )

@@ -1,0 +1,238 @@
+"""Composition: the one place where everybody is known. ``twistd -n distbal -c hosts.yaml`` comes in here.
+
+:func:`makeService` reads the file and binds the ports, so that every mistake is told before anything runs.
+:class:`BalancerService` then serves them, and takes a changed file in on SIGHUP.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType
+from typing import Any, cast
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from distbal import config, descriptors, loop
+from distbal.complaints import Complaints
+from distbal.errors import ConfigError, ListenError, describe
+from distbal.leases import LocalLeases
+from distbal.listeners import Opened, open_all
+from distbal.loop import HotLoop
+from distbal.ports import BalanceFactory, BalancePort, Replies, StatusFactory, Terms, UpdateFactory
+from distbal.scheduler import Scheduler
+
+DEFAULT_FILE = "/etc/distbal/hosts.yaml"
+
+
+class Options(usage.Options):
+    """The words after ``distbal`` on twistd's command line."""
+
+    synopsis = "[options]"
+    longdesc = "Lends each distcc job the best server that is free now. distbal check FILE tells what is wrong with a file."
+    optParameters = [["config", "c", DEFAULT_FILE, "the file that lists the hosts"]]
+    optFlags = [["verbose", None, "log each job, not only what changes"]]
+
+
+class BalancerService(Service):
+    """The balancer.
+
+    :param reactor: whichever twistd chose; its clock must never go back (:func:`never_back`).
+    :param path: hosts.yaml, read again on SIGHUP.
+    :param loaded: what it says now.
+    :param opened: its listeners, bound.
+    :param room: how many clients may be held at once.
+
+    :ivar leases: where slots come from.
+    :ivar opened: what is listened on.
+    """
+
+    name = "distbal"
+    log = Logger()
+
+    def __init__(
+        self, reactor: Any, path: str, loaded: config.Loaded, opened: list[Opened], *, room: int, verbose: bool = False
+    ) -> None:
+        self.path = path
+        self.settings = loaded.settings
+        self.opened = opened
+        self.verbose = verbose
+        self._reactor = reactor
+        self._room = room
+        clock = cast(IReactorTime, reactor)
+        # microseconds since 1970: greater than any number that an earlier process can have given out
+        scheduler = Scheduler(loaded.settings.farm, first_id=time.time_ns() // 1000)
+        self.leases = LocalLeases(scheduler, clock)
+        self._complain = Complaints(self.log, clock.seconds)
+        self._terms = Terms()
+        self._agree()
+        self._loop: HotLoop | None = None
+        self._status = StatusFactory("status", self.leases, self._terms, self._complain, clock)
+        self._update = UpdateFactory("update", self.leases, self._terms, self._complain, clock)
+        self._signal_before: Any = None
+        self._started = False
+
+    # -- start and stop
+
+    def startService(self) -> None:
+        super().startService()  # type: ignore[no-untyped-call]
+        if loop.available:
+            self._loop = HotLoop(self._reactor, self._reactor, self._room)
+        self._serve_all(self.opened)
+        self._started = True
+        self._signal_before = signal.signal(signal.SIGHUP, self._hang_up)
+        farm = self.settings.farm
+        self.log.info(
+            "lending {slots} slots on {hosts} hosts, {policy}; listening on {ports}",
+            slots=sum(host.slots for host in farm.hosts),
+            hosts=len(farm.hosts),
+            policy=farm.policy,
+            ports=", ".join(f"{one.spec.kind} {one.port or one.spec.at}" for one in self.opened),
+        )
+
+    def stopService(self) -> Deferred[Any]:
+        super().stopService()  # type: ignore[no-untyped-call]
+        if self._signal_before is not None:
+            signal.signal(signal.SIGHUP, self._signal_before)
+            self._signal_before = None
+        closed = [opened.close() for opened in self.opened]
+        self.opened = []
+        if self._loop is not None:
+            self._loop.stop()
+            self._loop = None
+        self.leases.stop()
+        return DeferredList(closed)
+
+    # -- reload
+
+    def reload(self) -> bool:
+        """Read the file again, and do what it says; a file that cannot be used changes nothing.
+
+        :returns: whether it was taken in.
+        """
+        try:
+            loaded = config.load(self.path)
+        except ConfigError as error:
+            for mistake in error.mistakes:
+                self.log.error("{mistake}", mistake=describe(self.path, mistake))
+            self.log.error("{path} was not taken in: nothing has changed", path=self.path)
+            return False
+        settings = loaded.settings
+        kept = [one for one in self.opened if one.spec in settings.listen]
+        try:
+            new = open_all(spec for spec in settings.listen if spec not in [one.spec for one in kept])
+        except ListenError as error:
+            self.log.error("{error}", error=str(error))
+            self.log.error("{path} was not taken in: nothing has changed", path=self.path)
+            return False
+        for mistake in loaded.warnings:
+            self.log.warn("{warning}", warning=describe(self.path, mistake))
+        for one in self.opened:
+            if one not in kept:
+                one.close()
+        self.opened = kept + new
+        before, self.settings = self.settings, settings
+        self._agree()
+        self._serve_all(new)
+        self.leases.configure(settings.farm)
+        self._tell_changes(before)
+        return True
+
+    def _tell_changes(self, before: config.Settings) -> None:
+        old = {host.name: host for host in before.farm.hosts}
+        new = {host.name: host for host in self.settings.farm.hosts}
+        self.log.info(
+            "{path} was taken in: {added} hosts added, {removed} removed, {changed} changed",
+            path=self.path,
+            added=len(new.keys() - old.keys()),
+            removed=len(old.keys() - new.keys()),
+            changed=sum(old[name] != new[name] for name in old.keys() & new.keys()),
+        )
+
+    def _hang_up(self, signum: int, frame: FrameType | None) -> None:
+        self._reactor.callFromThread(self.reload)
+
+    # -- serving
+
+    def _agree(self) -> None:
+        """Let the ports go by what the file says now."""
+        self._terms.replies = Replies(self.settings.reply)
+        self._terms.allow_clients = self.settings.allow["clients"]
+        self._terms.allow_update = self.settings.allow["update"]
+
+    def _serve_all(self, opened: list[Opened]) -> None:
+        for one in opened:
+            self._serve(one).addCallbacks(lambda _: self._name_ports(), self._cannot_serve)
+
+    def _serve(self, opened: Opened) -> Deferred[None]:
+        spec = opened.spec
+        if spec.kind == "status":
+            return opened.serve(self._reactor, self._status)
+        if spec.kind == "update":
+            return opened.serve(self._reactor, self._update)
+        port = BalancePort(self.leases, self._terms, spec.pool, self._complain, verbose=self.verbose)
+        hot_loop = self._loop
+        if hot_loop is None or not opened.is_socket:
+            return opened.serve(self._reactor, BalanceFactory(port))
+        opened.serve_hot(hot_loop, lambda descriptor, address: port.hot(hot_loop, descriptor, address))
+        return succeed(None)
+
+    def _cannot_serve(self, failure: Failure) -> None:
+        """A Twisted endpoint cannot listen, which shows only when it is tried."""
+        if not isinstance(failure.value, ListenError):
+            failure.raiseException()
+        self.log.critical("{error}", error=failure.getErrorMessage())
+        if not self._started:
+            # startService was not through: the daemon does not come up half
+            raise SystemExit(f"distbal: {failure.getErrorMessage()}")
+
+    def _name_ports(self) -> None:
+        """The status page names the first port of each kind."""
+        ports = {one.spec.kind: one.port for one in reversed(self.opened)}
+        self._status.balance_port, self._status.status_port = ports.get("balance", 0), ports.get("status", 0)
+
+
+def never_back(reactor: Any) -> None:
+    """Let the reactor's timers go by the monotonic clock. Its own is the wall clock, and a step of that fires every timer.
+
+    To be called before the first timer is set; a reactor that has timers already keeps its clock.
+    """
+    if not reactor.getDelayedCalls():
+        reactor.seconds = time.monotonic
+
+
+def makeService(options: Options) -> BalancerService:
+    """Read the file and bind its ports.
+
+    :raises SystemExit: with every mistake, in words.
+    """
+    from twisted.internet import reactor
+
+    log = Logger(namespace="distbal.service")
+    path = options["config"]
+    try:
+        loaded = config.load(path)
+        opened = open_all(loaded.settings.listen)
+    except (ConfigError, ListenError) as error:
+        raise SystemExit("\n".join(f"distbal: {line}" for line in str(error).splitlines())) from None
+    for mistake in loaded.warnings:
+        log.warn("{warning}", warning=describe(path, mistake))
+    limit = descriptors.raise_limit()
+    room = descriptors.room_for_clients(limit)
+    slots = sum(host.slots for host in loaded.settings.farm.hosts)
+    if room < 2 * slots:
+        log.warn(
+            "the limit on open descriptors is {limit}, which leaves room for {room} clients: for {slots} slots, and as many"
+            " waiting, raise it to {wanted} (LimitNOFILE= in the unit, ulimit -Hn in a shell)",
+            limit=limit,
+            room=room,
+            slots=slots,
+            wanted=2 * slots + limit - room,
+        )
+    never_back(reactor)
+    return BalancerService(reactor, path, loaded, opened, room=room, verbose=bool(options["verbose"]))
