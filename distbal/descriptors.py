@@ -5,8 +5,8 @@ A client of 5656 is one descriptor. The usual soft limit of 1,024 is a relic tha
 
 from __future__ import annotations
 
-import os
 import resource
+from pathlib import Path
 
 #: descriptors kept for everything but hot clients: log files, the status and update ports, a reload, what libraries open
 RESERVE = 64
@@ -31,6 +31,6 @@ def room_for_clients(limit: int) -> int:
 
 def _open_now() -> int:
     try:
-        return len(os.listdir("/proc/self/fd"))
+        return len(list(Path("/proc/self/fd").iterdir()))
     except OSError:
         return 16

@@ -1,8 +1,8 @@
 """Where the edges get their slots: ask a lease source, and be told later.
 
-Whoever wants a slot (a client on 5656, a proxied session ...) is a :class:`Taker` and asks a :class:`LeaseSource`. It never assumes
-that the answer is local: it may come before ``ask`` returns, or much later, or be a refusal. There are no Deferreds on this path.
-:class:`LocalLeases` is the source in the daemon that has the scheduler.
+Whoever wants a slot (a client on 5656, a proxied session ...) is a :class:`Taker` and asks a :class:`LeaseSource`. It never
+assumes that the answer is local: it may come before ``ask`` returns, or much later, or be a refusal. There are no Deferreds on
+this path. :class:`LocalLeases` is the source in the daemon that has the scheduler.
 """
 
 from __future__ import annotations
@@ -127,8 +127,11 @@ class LocalLeases:
     # -- the inside
 
     def _deliver(self, grants: Iterable[Lease]) -> None:
-        """Tell the holders. A holder that turns out to be gone gives its lease back while it is told, which may lead to more
-        grants: they join the line here, so that a thousand dead waiters are not a thousand calls deep."""
+        """Tell the holders.
+
+        A holder that turns out to be gone gives its lease back while it is told, which may lead to more grants: they join the
+        line here, so that a thousand dead waiters are not a thousand calls deep.
+        """
         line = self._undelivered
         line.extend(grants)
         if self._delivering:
@@ -138,8 +141,8 @@ class LocalLeases:
             while line:
                 lease = line.popleft()
                 try:
-                    cast(Taker, lease.ticket.holder).granted(lease)
-                except Exception:
+                    cast("Taker", lease.ticket.holder).granted(lease)
+                except Exception:  # noqa: BLE001 (whatever it is, the others must be told)
                     # its connection is still watched, and gives the lease back when it ends; the others must not wait for it
                     self.log.failure("the holder of {lease!r} could not be told", lease=lease)
         finally:
@@ -149,7 +152,7 @@ class LocalLeases:
         self._timer = self._timer_due = None
         decisions = self.scheduler.wake(self._seconds())
         for ticket in decisions.refusals:
-            cast(Taker, ticket.holder).refused(ticket, "no host was free for as long as queue.wait allows")
+            cast("Taker", ticket.holder).refused(ticket, "no host was free for as long as queue.wait allows")
         self._deliver(decisions.grants)
         self._set_timer()
 

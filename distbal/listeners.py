@@ -1,15 +1,14 @@
 """What the daemon listens on: opened from the file, and changed with it.
 
-Sockets are bound before anybody is served, so that a port in use stops the start with a sentence, and on a reload before anything
-else changes. Each is then served by the hot loop where it can be, else by the reactor.
+Sockets are bound before anybody is served, so that a port in use stops the start with a sentence, and on a reload before
+anything else changes. Each is then served by the hot loop where it can be, else by the reactor.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import socket
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -92,8 +91,7 @@ class Opened:
 
         def unlink(result: object) -> object:
             if self._path:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._path)
+                Path(self._path).unlink(missing_ok=True)
             return result
 
         return done.addBoth(unlink)

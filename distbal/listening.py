@@ -1,16 +1,16 @@
 """Listening sockets, made the way this daemon needs them, and every way in which that fails in words.
 
-A long backlog, since clients come by the hundred while the loop is away; keepalive, so that a client whose machine lost power does
-not hold a slot for hours; no delay, since what we send is one line. All of it is set on the listening socket: Linux hands it down
-to the connections.
+A long backlog, since clients come by the hundred while the loop is away; keepalive, so that a client whose machine lost power
+does not hold a slot for hours; no delay, since what we send is one line. All of it is set on the listening socket: Linux hands
+it down to the connections.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import stat
+from pathlib import Path
 
 from distbal.errors import ListenError
 
@@ -56,7 +56,7 @@ def listen_unix(path: str, mode: int = CLIENTS_MODE) -> socket.socket:
     try:
         _remove_stale(path)
         sock.bind(path)
-        os.chmod(path, mode)
+        Path(path).chmod(mode)
         sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError as error:
@@ -88,7 +88,7 @@ def _tcp(family: int, address: tuple[object, ...], *, both: bool = False) -> soc
 def _remove_stale(path: str) -> None:
     """Remove a socket that nobody listens on. Anything else at that path is left, and makes bind fail."""
     try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
+        if not stat.S_ISSOCK(Path(path).stat().st_mode):
             return
     except FileNotFoundError:
         return
@@ -97,7 +97,7 @@ def _remove_stale(path: str) -> None:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            os.unlink(path)
+            Path(path).unlink()
         except OSError:
             return
 

@@ -1,12 +1,12 @@
 """The hot path's sockets: accept, watch, end. An epoll of our own, which the reactor polls as if it were one socket.
 
 Twenty thousand clients that hold their connections while they compile cost Twisted a transport, a protocol and several
-dictionaries each; what they need is one thing: that someone notices when they leave. So their sockets are watched here, by a thin
-object each, and the reactor (any reactor: an epoll descriptor can be polled itself) sees a single descriptor. At most
+dictionaries each; what they need is one thing: that someone notices when they leave. So their sockets are watched here, by a
+thin object each, and the reactor (any reactor: an epoll descriptor can be polled itself) sees a single descriptor. At most
 :data:`BATCH` events are served before the reactor has its turn again, so that a crowd that leaves at once stalls nobody.
 
-:meth:`HotLoop.end` is the one place that closes a connection: it takes it out of the epoll first, since an epoll keeps reporting a
-descriptor that lives on in another process.
+:meth:`HotLoop.end` is the one place that closes a connection: it takes it out of the epoll first, since an epoll keeps
+reporting a descriptor that lives on in another process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ _OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errn
 _ALREADY_GONE = frozenset(
     getattr(errno, name)
     for name in (
-        "ECONNABORTED EPROTO ENETDOWN ENOPROTOOPT EHOSTDOWN ENONET EHOSTUNREACH EOPNOTSUPP ENETUNREACH EPERM EINTR".split()
+        *("ECONNABORTED", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET"),
+        *("EHOSTUNREACH", "EOPNOTSUPP", "ENETUNREACH", "EPERM", "EINTR"),
     )
     if hasattr(errno, name)
 )
@@ -95,8 +96,8 @@ class Listener:
     def ready(self, turn: int) -> None:
         """Take in those who wait.
 
-        How many at a time is learnt: one call more than there are connections costs as much as a connection, so more than one is
-        tried only when we are ready in several turns of the loop running.
+        How many at a time is learnt: one call more than there are connections costs as much as a connection, so more than one
+        is tried only when we are ready in several turns of the loop running.
         """
         accept, accepted, loop = self._accept, self.accepted, self._loop
         batch = min(2 * self._batch, MOST_ACCEPTED) if turn == self._turn + 1 else 1
@@ -252,7 +253,7 @@ class HotLoop:
             if outcome is not None:
                 try:
                     connection.left(outcome)
-                except Exception:
+                except Exception:  # noqa: BLE001 (a bug in one connection must not end the others)
                     self._failed(connection)
         if listeners:
             self._accept(listeners)
@@ -266,7 +267,7 @@ class HotLoop:
             if listener is not None:
                 try:
                     listener.ready(self._turn)
-                except Exception:
+                except Exception:  # noqa: BLE001 (the same)
                     self.log.failure("a connection could not be taken in")
 
     def _failed(self, connection: Connection) -> None:

@@ -1,8 +1,8 @@
 """The three ports of the original: 5656 lends, 5657 tells, 5658 is told. What the bytes mean is in wire.py.
 
-5656 is the hot one: on Linux its clients live in loop.py as :class:`HotClient`. Where there is no epoll, or where the user gave a
-Twisted endpoint string, the same conversation runs over a Twisted transport, as :class:`BalanceProtocol`. The other two are always
-Twisted protocols.
+5656 is the hot one: on Linux its clients live in loop.py as :class:`HotClient`. Where there is no epoll, or where the user gave
+a Twisted endpoint string, the same conversation runs over a Twisted transport, as :class:`BalanceProtocol`. The other two are
+always Twisted protocols.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Terms:
     allow_update: AccessList
 
 
-# -- 5656 -----------------------------------------------------------------------------------------------------------------------
+# -- 5656 --------------------------------------------------------------------------------------------------------------------
 
 
 class BalancePort:
@@ -235,7 +235,7 @@ class BalanceFactory(Factory):
         return BalanceProtocol(self.port) if self.port.admits(peer_of_transport(addr)[0]) else None
 
 
-# -- 5657 and 5658 --------------------------------------------------------------------------------------------------------------
+# -- 5657 and 5658 -----------------------------------------------------------------------------------------------------------
 
 
 class BriefProtocol(Protocol):

@@ -4,8 +4,9 @@ A queue holds the waiters of every pool. When a host has a free slot the schedul
 serve; both disciplines answer in O(log n), whatever the number of waiters, and forget a waiter that leaves at once.
 
 - ``fifo``: who has waited longest.
-- ``fair``: the clients take turns, and within one client who has waited longest. A client that starts to wait gets the last turn,
-  and again whenever it was served: a round robin. Its turn is one for all pools, so that waiting in two does not give two shares.
+- ``fair``: the clients take turns, and within one client who has waited longest. A client that starts to wait gets the last
+  turn, and again whenever it was served: a round robin. Its turn is one for all pools, so that waiting in two does not give two
+  shares.
 """
 
 from __future__ import annotations

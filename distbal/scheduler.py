@@ -9,11 +9,11 @@ The rules, all of which stand in this file or in the one it names:
    running leases.
 
 A call that may free a slot returns the leases that follow from it; its caller tells their holders. Some things happen by
-themselves when their time comes (a verdict expires, a waiter has waited too long): ``due`` says when :meth:`Scheduler.wake` wants
-to be called. Times are seconds on one clock of the caller's that never goes back.
+themselves when their time comes (a verdict expires, a waiter has waited too long): ``due`` says when :meth:`Scheduler.wake`
+wants to be called. Times are seconds on one clock of the caller's that never goes back.
 
-Nothing here costs more than O(log n) in hosts, leases or waiters, but :meth:`Scheduler.configure` and :meth:`Scheduler.snapshot`,
-which look at everything.
+Nothing here costs more than O(log n) in hosts, leases or waiters, but :meth:`Scheduler.configure` and
+:meth:`Scheduler.snapshot`, which look at everything.
 """
 
 from __future__ import annotations

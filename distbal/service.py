@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import time
 from types import FrameType
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, succeed
@@ -35,8 +35,8 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = "Lends each distcc job the best server that is free now. distbal check FILE tells what is wrong with a file."
-    optParameters = [["config", "c", DEFAULT_FILE, "the file that lists the hosts"]]
-    optFlags = [["verbose", None, "log each job, not only what changes"]]
+    optParameters: ClassVar = [["config", "c", DEFAULT_FILE, "the file that lists the hosts"]]
+    optFlags: ClassVar = [["verbose", None, "log each job, not only what changes"]]
 
 
 class BalancerService(Service):
@@ -64,7 +64,7 @@ class BalancerService(Service):
         self.verbose = verbose
         self._reactor = reactor
         self._room = room
-        clock = cast(IReactorTime, reactor)
+        clock = cast("IReactorTime", reactor)
         # microseconds since 1970: greater than any number that an earlier process can have given out
         scheduler = Scheduler(loaded.settings.farm, first_id=time.time_ns() // 1000)
         self.leases = LocalLeases(scheduler, clock)
