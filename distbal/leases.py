@@ -152,7 +152,10 @@ class LocalLeases:
         self._timer = self._timer_due = None
         decisions = self.scheduler.wake(self._seconds())
         for ticket in decisions.refusals:
-            cast("Taker", ticket.holder).refused(ticket, "no host was free for as long as queue.wait allows")
+            try:
+                cast("Taker", ticket.holder).refused(ticket, "no host was free for as long as queue.wait allows")
+            except Exception:  # noqa: BLE001 (the same)
+                self.log.failure("the holder of {ticket!r} could not be told", ticket=ticket)
         self._deliver(decisions.grants)
         self._set_timer()
 

@@ -28,6 +28,8 @@ from distbal.requests import Outcome
 
 #: events served in one turn of the reactor: some 5 ms of work
 BATCH = 256
+#: events at once that promise more
+CROWD = 2
 #: seconds after which accepting is tried again when no descriptor of ours became free meanwhile
 RETRY_ACCEPT = 1.0
 #: connections that one listener takes in before others have their turn
@@ -47,7 +49,6 @@ _ALREADY_GONE = frozenset(
 )
 
 _LEAVING = select.EPOLLIN | select.EPOLLRDHUP if hasattr(select, "epoll") else 0
-_LEFT = Outcome.CLOSED
 
 available = hasattr(select, "epoll")
 """Whether this machine has what this module needs (Linux has)."""
@@ -233,11 +234,25 @@ class HotLoop:
         """The reactor stops; :meth:`stop` closes what there is."""
 
     def doRead(self) -> None:
-        """Serve one batch of events."""
+        """Serve what has happened, at most a batch of it.
+
+        While there is a crowd we look again at once: a turn of the reactor costs as much as a few events of ours.
+        """
+        served = 0
+        while served < BATCH:
+            events = self._poll(0, BATCH - served)
+            self._serve(events)
+            served += len(events)
+            if len(events) < CROWD:
+                break
+
+    # -- the inside
+
+    def _serve(self, events: list[tuple[int, int]]) -> None:
         self._turn += 1
         connections = self._connections
         listeners = None
-        for descriptor, _ in self._poll(0, BATCH):
+        for descriptor, _ in events:
             connection = connections.get(descriptor)
             if connection is None:
                 # accepted last, so that no new connection takes the number of one that still has an event in this batch
@@ -245,7 +260,7 @@ class HotLoop:
                 continue
             try:
                 # most events are an end; what else comes is dropped
-                outcome = _LEFT if not os.read(descriptor, _SINK) else None
+                outcome = None if os.read(descriptor, _SINK) else Outcome.CLOSED
             except TimeoutError:
                 outcome = Outcome.VANISHED
             except OSError:
@@ -257,8 +272,6 @@ class HotLoop:
                     self._failed(connection)
         if listeners:
             self._accept(listeners)
-
-    # -- the inside
 
     def _accept(self, descriptors: list[int]) -> None:
         for descriptor in descriptors:

@@ -1,8 +1,8 @@
 """Items kept in order while their keys change: a heap in which an outdated entry is skipped when it comes to the top.
 
 The scheduler asks the same question in three places (which host is best, whose turn is it, what expires next), and each time
-the answer must not slow down with the number of items. ``put`` and ``first`` cost O(log n), amortised: every entry is pushed once
-and popped once, and the outdated ones are swept out when they outnumber the others.
+the answer must not slow down with the number of items. ``put`` and ``first`` cost O(log n), amortised: every entry is pushed
+once and popped once, and the outdated ones are swept out when they outnumber the others.
 """
 
 from __future__ import annotations
