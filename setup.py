@@ -99,7 +99,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     author="The distbal authors",
-    license="MIT",
+    license_expression="MIT",
     license_files=["LICENSE"],
     keywords="distcc compile farm load balancer scheduler",
     classifiers=[
@@ -121,10 +121,10 @@ setup(
     python_requires=">=3.11",
     # constraints-min.txt holds these minimum versions, and CI runs the tests with exactly those
     install_requires=[
-        "twisted>=23.8",  # the event loop, twistd, its logging and its endpoints
-        "zope.interface>=5.5",  # the interfaces that Twisted's plugins, and later the monitors, declare
-        "pyyaml>=6.0.1",  # reads hosts.yaml and knows on which line everything stands
-        "pydantic>=2.5",  # the settings' types and their JSON Schema from one source
+        "twisted>=22.10.0",  # the event loop, twistd, its logging and its endpoints
+        "zope.interface>=5.5.2",  # the interfaces that Twisted's plugins, and later the monitors, declare
+        "pyyaml>=6.0",  # reads hosts.yaml and knows on which line everything stands
+        "pydantic>=2.0",  # the settings' types and their JSON Schema from one source
     ],
     extras_require={
         "dev": [

@@ -8,5 +8,5 @@ from __future__ import annotations
 from twisted.application.service import ServiceMaker
 
 distbal = ServiceMaker(  # type: ignore[no-untyped-call]
-    "distbal", "distbal.service", "Lend each distcc job the fastest server of a farm that is free now.", "distbal"
+    "distbal", "distbal.service", "Lend each distcc job the fastest free server.", "distbal"
 )
