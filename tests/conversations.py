@@ -54,6 +54,13 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class CutOff:
+    """The daemon ends the connection, with a reset if it likes, and has sent nothing."""
+
+    who: str
+
+
+@dataclass(frozen=True)
 class HalfClose:
     """The client ends its side and goes on listening."""
 
@@ -86,7 +93,7 @@ class Status:
     down: tuple[str, ...] = ()
 
 
-Step = Connect | Send | Expect | Waits | Ended | HalfClose | Close | Reset | Status
+Step = Connect | Send | Expect | Waits | Ended | CutOff | HalfClose | Close | Reset | Status
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,7 @@ class Conversation:
 FARMS: dict[str, tuple[tuple[str, int], ...]] = {
     "office": (("snookles:3632", 1), ("newbb:3632", 2), ("10.1.1.143", 1)),
     "ipv6": (("[fd00::7]:3632", 1), ("newbb", 1)),
+    "large": (("snookles:3632", 2000),),
 }
 
 SNOOKLES, NEWBB, THIRD = (name for name, _ in FARMS["office"])
@@ -367,21 +375,23 @@ CONVERSATIONS: tuple[Conversation, ...] = (
             ("reset", Reset("e"), ()),
         )
     ),
-    *(
-        Conversation(
-            f"update: a peer that {way}",
-            (
-                *(Connect("silent", "update"), *said, Connect("a"), Expect("a", b"snookles:3632\r\n")),
-                *(*_update("agent", b"newbb:3632 down\n"), Status(served=(A,), down=(NEWBB,))),
-                *(Ended("silent"), Status(served=(A,), down=(NEWBB,))),
-            ),
-            fault="a peer that ends no line holds up all three ports until it leaves",
-            original=(Connect("silent", "update"), *said, Connect("a"), Close("silent"), Expect("a", b"snookles:3632\r\n")),
-        )
-        for way, said in (
-            ("says nothing", ()),
-            ("stops in a line", (Send("silent", b"10.1.1.143 do"),)),
-            ("never ends its line", (Send("silent", b"10.1.1.143 down" * 70),)),
-        )
+    Conversation(
+        "update: peers that never end their line",
+        (
+            *(Connect("silent", "update"), Connect("slow", "update"), Send("slow", b"10.1.1.143 do")),
+            *(Connect("a"), Expect("a", b"snookles:3632\r\n"), *_update("agent", b"newbb:3632 down\n")),
+            *(Status(served=(A,), down=(NEWBB,)), CutOff("silent"), CutOff("slow"), Status(served=(A,), down=(NEWBB,))),
+        ),
+        fault="a peer that ends no line holds up all three ports until it leaves",
+        original=(
+            *(Connect("silent", "update"), Connect("slow", "update"), Send("slow", b"10.1.1.143 do"), Connect("a")),
+            *(Close("silent"), Close("slow"), Expect("a", b"snookles:3632\r\n"), Status(served=(A,))),
+        ),
+    ),
+    Conversation(
+        "update: a peer that says too much",
+        (Connect("loud", "update"), Send("loud", b"10.1.1.143 down" * 70), Ended("loud"), Status()),
+        fault="a line may be of any length, and holds up all three ports until it ends",
+        original=(Connect("loud", "update"), Send("loud", b"10.1.1.143 down" * 70), Close("loud"), Status()),
     ),
 )
