@@ -25,7 +25,7 @@ CORE := access errors health history hosts policies queues ranking requests sche
 CFLAGS  ?= -O2
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' distbal/__init__.py)
 WRAP_SOURCES := $(wildcard distbal/wrap/*.c)
-LINTED  := distbal tests $(wildcard bench) twisted/plugins/distbal_plugin.py
+LINTED  := distbal tests $(foreach extra,bench demo,$(if $(wildcard $(extra)/*.py),$(extra))) twisted/plugins/distbal_plugin.py
 
 comma := ,
 empty :=
@@ -66,9 +66,9 @@ test: programs lint wrap  ## set up everything, then lint, all tests, and what t
 	$(BIN)/python -m coverage report --fail-under=95 --include='$(subst $(space),$(comma),$(CORE:%=distbal/%.py))'
 
 lint: $(STAMP)  ## ruff and mypy
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(LINTED)
+	@failed=; for tool in 'ruff check .' 'ruff format --check .' 'mypy $(LINTED)'; do \
+		echo "$$tool"; $(BIN)/$$tool || failed=$$failed$${tool%% *}' '; done; \
+	[ -z "$$failed" ] || { echo "not clean: $$failed" >&2; exit 1; }
 
 demo: $(STAMP)  ## a build over three local servers, shown as it goes
 	@sh tests/install-programs cc make distcc distccd
