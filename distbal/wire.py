@@ -152,6 +152,8 @@ def parse_status(text: bytes | str) -> ParsedStatus:
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
+    if not text.endswith("\n"):
+        raise WireError("this is not the whole answer of a status port: it ends within a line")
     values: dict[str, str] = {}
     for line in text.split("\n"):
         key, equals, value = line.rstrip("\r").partition(" = ")

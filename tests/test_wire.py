@@ -172,7 +172,9 @@ GOOD = wire.status(snapshot(host("a", 1, 1), waiters=(client(2, 8),), leases=(cl
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "BalanceTcpPort"),
+        ("", "ends within a line"),
+        (GOOD[:-3], "ends within a line"),
+        ("\n", "BalanceTcpPort"),
         ("snookles:3632\r\n", "BalanceTcpPort"),
         (GOOD[: GOOD.index("ServerUpState")], "ServerUpState"),
         (GOOD.replace("IdleServers = 0", "IdleServers = few"), "'few' in IdleServers"),
