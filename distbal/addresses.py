@@ -106,7 +106,7 @@ def why_no_host(text: str) -> str:
     if text.startswith("["):
         inner = text.strip("[]")
         if matches(f"{IPV6}{ZONE}?", inner):
-            return f"an IPv6 address stands between brackets, [{inner}]"
+            return "it lacks the ] that ends an IPv6 address"
         return f"{_shown(inner)} is no IPv6 address"
     if ":" in text:
         return "an IPv6 address stands between brackets, as in [fd00::7]"

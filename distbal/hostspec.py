@@ -77,6 +77,8 @@ def check_name(text: str) -> str:
 
 def check_options(text: str) -> str:
     """Return the text where it is "" or OPTIONS; ValueError says why not."""
+    if text.startswith(",") and addresses.matches(OPTIONS, text[1:]):
+        raise ValueError(f"no comma in front of the options here: {text[1:]}")
     if text and not addresses.matches(OPTIONS, text):
         raise ValueError(_why_no_options(text))
     return text
@@ -112,7 +114,11 @@ def _known_mistake(text: str) -> str:
         if addresses.matches(SPEC, joined):
             return f"no spaces in a host's text: {joined}"
         words = text.split()
-        return f"no spaces around a host: {words[0]}" if len(words) == 1 else f"{len(words)} words: one host an entry"
+        return (
+            f"no spaces around a host: {words[0]}"
+            if len(words) == 1
+            else f"{len(words)} words: a host has no spaces, and an entry of its own"
+        )
     if text.startswith("-"):
         return f'"{text}" is an option, not a host'
     if "#" in text:
@@ -144,6 +150,8 @@ def _wrong_part(text: str) -> str:
         return f'"{name}" lacks the ] that ends an IPv6 address'
     if colon not in ("", ":"):
         return f'"{name}": after the ] stands nothing, or :PORT'
+    if not host:
+        return f'"{text}" has no name: HOST[:PORT][/SLOTS][,OPTIONS]'
     if not addresses.matches(HOST, host):
         return f'"{host}" is no host: {addresses.why_no_host(host)}'
     if colon and not addresses.matches(PORT, port):

@@ -25,9 +25,11 @@ KNOWN_ENDPOINTS = ("tcp", "tcp6", "ssl", "unix", "systemd", "haproxy")
 #: every address of one family
 _EVERY = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
 _GRAPHIC = r"[!-~]{1,400}"
+#: an IPv6 address without its brackets is no endpoint of a kind called ``fd00``
+_NO_ADDRESS = r"(?![!-~]*::)(?![0-9a-f:]+(?![!-~]))"
 ENDPOINT = (
     rf"(?:(?:tcp6?|ssl):{LISTEN_PORT}(?::{_GRAPHIC})?|unix:/[!-9;-~]{{1,106}}:{_GRAPHIC}|(?:systemd|haproxy):{_GRAPHIC}"
-    rf"|(?!(?:tcp6?|ssl|unix|systemd|haproxy):)[a-z][a-z0-9_]{{0,31}}:(?![0-9]+(?![!-~])){_GRAPHIC})"
+    rf"|(?!(?:tcp6?|ssl|unix|systemd|haproxy):){_NO_ADDRESS}[a-z][a-z0-9_]{{0,31}}:(?![0-9]+(?![!-~])){_GRAPHIC})"
 )
 ADDRESS = rf"(?:{TCP}|{UNIX}|{ENDPOINT})"
 

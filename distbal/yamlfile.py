@@ -205,7 +205,8 @@ class _Composer:
             self.anchors[event.anchor] = node
         node.open = True
         if isinstance(event, yaml.ScalarEvent):
-            node.value = scalar(event.value) if event.style is None and event.tag is None else event.value
+            text = _joined(event.value)
+            node.value = scalar(text) if event.style is None and event.tag is None else text
         elif isinstance(event, yaml.SequenceStartEvent):
             self.sequence(node, path)
         else:
@@ -225,7 +226,7 @@ class _Composer:
         node.entries = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key = self.value(event, path)
-            written = event.value if isinstance(event, yaml.ScalarEvent) else None
+            written = _joined(event.value) if isinstance(event, yaml.ScalarEvent) else None
             value = self.value(next(self.events), (*path, written or "?"))
             node.size += key.size + value.size
             node.depth = max(node.depth, key.depth + 1, value.depth + 1)
@@ -262,6 +263,11 @@ def _place(event: yaml.Event) -> tuple[int, int]:
     """Line and column, from 1."""
     mark = cast("yaml.error.Mark", event.start_mark)
     return mark.line + 1, mark.column + 1
+
+
+def _joined(text: str) -> str:
+    """Two escapes that are halves of one character, as JSON writes some, as that character; a half alone as U+FFFD."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _name(text: str) -> str:

@@ -26,6 +26,7 @@ _MEANINGS: tuple[tuple[str, str], ...] = (
     (r"expected ',' or '\}'", "a mapping that begins with {{ on line {line} has no , or }} where one must be"),
     (r"found unexpected end of stream", "the quote that begins on line {line} never ends"),
     (r"found unexpected document (?:separator|indicator)", "the quote that begins on line {line} never ends"),
+    (r"expected <block end>, but found '(\]|\})'", "a {0} that closes nothing"),
     (r"expected <block end>", "the indentation does not fit the lines above: what belongs together begins in one column"),
     (r"expected (?:chomping or indentation|a comment or a line break)", f"'|' and '>' begin several lines of text: {_QUOTE}"),
     (r"expected the node content", f"a value is missing, or begins with a character that means something to YAML: {_QUOTE}"),
@@ -48,6 +49,8 @@ def misprint(error: yaml.YAMLError, text: str) -> Mistake:
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return Mistake(0, 0, "", "is not YAML")
     mark, begun = error.problem_mark, error.context_mark or error.problem_mark
+    if error.context == "while scanning a simple key":  # noticed only when the next line came
+        mark = begun
     line, column = mark.line + 1, mark.column + 1
     source = (text.splitlines() or [""])[min(mark.line, len(text.splitlines()) - 1)] if text.strip() else ""
     address = re.match(r"\s*(?:[^#]*?[\s\[{,])?(\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\][^\s,\]}]*)", source)
