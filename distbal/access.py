@@ -1,7 +1,8 @@
 """Who may connect: a list of address ranges, asked once for every connection.
 
 The words of ``allow`` in hosts.yaml become an :class:`AccessList`. An IPv4 client that reached an IPv6 socket comes as
-``::ffff:10.0.0.9``; here it is 10.0.0.9: ranges need not be written twice, and nobody gets in by the other spelling.
+``::ffff:10.0.0.9``; here it is 10.0.0.9: ranges need not be written twice, and nobody gets in by the other spelling. So
+``::/0`` is everyone who really comes by IPv6, and nobody else.
 """
 
 from __future__ import annotations
