@@ -391,6 +391,12 @@ UNREADABLE: dict[str, str] = {
     "hosts: [box/4]\npolicy: - random\n": (":2: a '- ' begins a list, and none can stand here: begin it on a line of its own"),
     "hosts: [box/4]\npolicy\n": ":2: a key has a ':' and a space behind it",
     'hosts: [box/4]\npolicy: "\\random\\q"\n': ":2: \\q means nothing between double quotes: use single quotes",
+    "hosts:\n  - 'box'/4\n": (":2: the indentation does not fit the lines above: what belongs together begins in one column"),
+    "{hosts: [box/4]}\npolicy: random\n": (
+        ":2: what stands above is complete by itself: a ':' is missing, or the indentation is wrong"
+    ),
+    "hosts: [box/4]\npolicy: ? random\n": ":2: a '? ' makes a key, and none can stand here: put the text in quotes",
+    'hosts: ["\\u00zz"]\n': (":1: between double quotes a backslash begins an escape, and this is none: use single quotes"),
     "hosts: [box/4]\npolicy: |random\n": ":2: '|' and '>' begin several lines of text: put the text in quotes",
     "hosts: [box/4]\npolicy: &\n": ":2: '&' and '*' begin names of anchors: put the text in quotes",
     "hosts: [box/4]\npolicy: !<\n": ":2: '!' begins a tag, which means nothing here: put the text in quotes",

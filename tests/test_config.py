@@ -45,14 +45,15 @@ def all_invalid() -> dict[str, tuple[str, tuple[str, ...]]]:
     """Every row of the tables: the file and what is said of it."""
     rows: dict[str, tuple[str, tuple[str, ...]]] = {}
     for text, said in HOST_TEXTS.items():
-        rows[f"host {text!r}"[:60]] = f"hosts:\n  - {json.dumps(text)}\n", (f":2: hosts[0]: {said}",)
+        rows[f"host {text[-50:]!r}"] = f"hosts:\n  - {json.dumps(text)}\n", (f":2: hosts[0]: {said}",)
     rows |= {entry: (f"hosts:\n  - {entry}\n", (f":2: {said}",)) for entry, said in HOST_ENTRIES.items()}
     rows |= {line: (f"hosts: [box/4]\n{line}\n", (f":2: {said}",)) for line, said in LINES.items()}
     rows |= {name: (row.text, row.mistakes) for name, row in FILES.items()}
-    return rows | {repr(text)[:60]: (text, (said,)) for text, said in UNREADABLE.items()}
+    return rows | {repr(text): (text, (said,)) for text, said in UNREADABLE.items()}
 
 
 INVALID = all_invalid()
+assert len(INVALID) == len([*HOST_TEXTS, *HOST_ENTRIES, *LINES, *FILES, *UNREADABLE]), "two rows have one name"
 
 
 @pytest.fixture
@@ -240,6 +241,13 @@ def test_a_file_that_cannot_be_read(here: Path) -> None:
 
 def test_what_a_parser_says_without_a_place_is_said_without_one() -> None:
     assert misprint(yaml.YAMLError("?"), "hosts: []") == Mistake(0, 0, "", "is not YAML")
+
+
+def test_what_a_parser_says_that_nobody_foresaw_is_passed_on() -> None:
+    mark = yaml.error.Mark("", 0, 1, 2, None, None)
+    assert misprint(yaml.MarkedYAMLError(problem="a new thing", problem_mark=mark), "hosts:\n  x\n") == Mistake(
+        2, 3, "", "not YAML, here or on the line above: quotes may help (a new thing)"
+    )
 
 
 def test_a_character_that_was_written_as_two_escapes_is_one(here: Path) -> None:
