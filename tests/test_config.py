@@ -244,7 +244,7 @@ def test_what_a_parser_says_without_a_place_is_said_without_one() -> None:
 
 
 def test_what_a_parser_says_that_nobody_foresaw_is_passed_on() -> None:
-    mark = yaml.error.Mark("", 0, 1, 2, None, None)
+    mark = yaml.error.Mark("", 0, 1, 2, None, 0)
     assert misprint(yaml.MarkedYAMLError(problem="a new thing", problem_mark=mark), "hosts:\n  x\n") == Mistake(
         2, 3, "", "not YAML, here or on the line above: quotes may help (a new thing)"
     )
