@@ -1,0 +1,208 @@
+"""The state machine bites: faults planted one at a time in a copy of the core are each caught, and the copy without one passes.
+
+Each fault is one that somebody could have written. When a changed line of the core is not found any more, its test fails: then
+say here how the same fault looks in the new code.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+#: exit statuses of the run below; any other means that it could not run
+PASSED, CAUGHT = 0, 42
+
+#: runs the machine on the package in the first argument's directory, always with the same sequence of examples; the first
+#: failure is enough, it need not be made small. What fails before the run (a syntax error, say) is not a catch.
+RUN = f"""
+import sys
+copy, root = sys.argv[1:]
+sys.path[:0] = [copy, root]
+import distbal.scheduler
+assert distbal.scheduler.__file__.startswith(copy), distbal.scheduler.__file__
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from tests.test_scheduler_machine import SchedulerMachine
+few = settings(
+    max_examples=200, stateful_step_count=50, deadline=None, database=None, derandomize=True, print_blob=False,
+    report_multiple_bugs=False, phases=[Phase.generate],
+)
+try:
+    run_state_machine_as_test(SchedulerMachine, settings=few)
+except (AssertionError, KeyError) as caught:
+    print(f"{{type(caught).__name__}}: {{caught}}")
+    sys.exit({CAUGHT})
+"""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault, as a change of one place in one file."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+MUTANTS = (
+    Mutant(
+        "a slot that is over capacity is handed on",
+        "scheduler.py",
+        "if self._waiters and host.leases < host.capacity:",
+        "if self._waiters and host.leases <= host.capacity:",
+    ),
+    Mutant(
+        "a grant is not noted in the index",
+        "scheduler.py",
+        "            self._grant(ticket, host, now)\n            self._reindex(host)\n",
+        "            self._grant(ticket, host, now)\n",
+    ),
+    Mutant(
+        "a slot that comes back is not noted in the index",
+        "scheduler.py",
+        "        self._reindex(host)\n        return []\n",
+        "        return []\n",
+    ),
+    Mutant(
+        "who came last is served first",
+        "queues.py",
+        "for ticket in line.values():",
+        "for ticket in reversed(line.values()):",
+    ),
+    Mutant(
+        "a client that was served keeps its turn",
+        "queues.py",
+        "        self._to_the_back(ticket.request.key)\n",
+        "",
+    ),
+    Mutant(
+        "a client in two pools has two turns",
+        "queues.py",
+        "            for pool in client.lines:\n                self._turns",
+        "            for pool in list(client.lines)[:1]:\n                self._turns",
+    ),
+    Mutant(
+        "a host that left the file is given jobs",
+        "hosts.py",
+        "if self.removed or self.admin is not AdminState.READY",
+        "if self.admin is not AdminState.READY",
+    ),
+    Mutant(
+        "a verdict does not expire",
+        "scheduler.py",
+        "        self._note_expiry(host)\n        return self._changed([host], verdict.at)",
+        "        return self._changed([host], verdict.at)",
+    ),
+    Mutant(
+        "a host that an earlier attempt failed on is chosen",
+        "scheduler.py",
+        "index.pick(request.exclude)",
+        "index.pick(())",
+    ),
+    Mutant(
+        "a waiter that left is still in the queue",
+        "scheduler.py",
+        '        self._queue.remove(ticket)\n        self._counts["withdrawn"] += 1\n',
+        '        self._counts["withdrawn"] += 1\n',
+    ),
+    Mutant(
+        "a small weight leaves no slot at all",
+        "hosts.py",
+        "max(1, (self.spec.slots * weight + FULL_WEIGHT // 2) // FULL_WEIGHT)",
+        "(self.spec.slots * weight + FULL_WEIGHT // 2) // FULL_WEIGHT",
+    ),
+    Mutant(
+        "capacity is rounded down",
+        "hosts.py",
+        "self.spec.slots * weight + FULL_WEIGHT // 2)",
+        "self.spec.slots * weight)",
+    ),
+    Mutant(
+        "a refusal is not counted",
+        "scheduler.py",
+        '            self._counts["refused"] += 1\n',
+        "",
+    ),
+    Mutant(
+        "waiters are forgotten when the file is read again",
+        "scheduler.py",
+        "return self._serve(self._hosts.values(), now)",
+        "return []",
+    ),
+    Mutant(
+        "the first free host serves all waiters",
+        "scheduler.py",
+        "            self._reindex(best)\n            free.changed(best)\n",
+        "",
+    ),
+    Mutant(
+        "hosts of one rank do not share the load",
+        "policies.py",
+        "0.0 if host.alone else host.leases / host.capacity",
+        "0.0",
+    ),
+    Mutant(
+        "load is counted in leases, whatever the capacity",
+        "policies.py",
+        "return (host.leases / host.capacity, host.spec.rank",
+        "return (host.leases, host.spec.rank",
+    ),
+    Mutant(
+        "changed pools are not taken in by the indexes",
+        "scheduler.py",
+        "known.spec, known.position, known.removed = spec, position, False",
+        "known.position, known.removed = position, False",
+    ),
+)
+
+
+def run(directory: Path) -> tuple[int, str]:
+    """Run the machine on the package in a directory: exit status and output."""
+    # the copy is not what coverage is asked about
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", RUN, str(directory), str(ROOT)],
+        env=env | {"PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The package's Python files, to be spoilt."""
+    package = tmp_path / "distbal"
+    package.mkdir()
+    for file in (ROOT / "distbal").glob("*.py"):
+        shutil.copy(file, package)
+    return package
+
+
+def test_the_core_itself_passes(copy: Path) -> None:
+    status, output = run(copy.parent)
+    assert status == PASSED, output
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
+def test_a_planted_fault_is_caught(mutant: Mutant, copy: Path) -> None:
+    file = copy / mutant.file
+    text = file.read_text()
+    found = text.count(mutant.old)
+    assert found == 1, f"{mutant.file} has {found} places to plant “{mutant.name}” in: say in MUTANTS how it looks now"
+    file.write_text(text.replace(mutant.old, mutant.new))
+    status, output = run(copy.parent)
+    assert status == CAUGHT, f"“{mutant.name}” was not caught: {output or 'the machine passes'}"

@@ -1,0 +1,250 @@
+"""The scheduler in any sequence of requests, departures, verdicts, decisions, reloads and waiting, against a plain model.
+
+After every step: leases do not exceed capacity at a grant, no waiter waits while a host is available to it, each grant is the
+one that policy and discipline ask for, counters add up, ``due`` is not late, and readers see what the model knows. In the end
+everything that was lent comes back.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from dataclasses import replace
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from distbal.health import Verdict
+from distbal.history import History
+from distbal.hosts import AdminState, Farm, HostSpec
+from distbal.policies import POLICIES
+from distbal.queues import DISCIPLINES
+from distbal.requests import Lease, Outcome, Request, Ticket
+from distbal.scheduler import Scheduler
+from tests.model import Model
+
+NAMES = ("alpha", "beta", "gamma", "delta", "epsilon")
+POOLS = ("default", "arm")
+CLIENTS = ("10.0.0.1", "10.0.0.2", "10.0.0.3")
+#: as if an earlier process had given out some
+FIRST_ID = 42
+#: attempts that the history remembers: few, so that some are forgotten
+REMEMBERED = 10
+
+names = st.sampled_from(NAMES)
+policies = st.sampled_from(sorted(POLICIES))
+orders = st.sampled_from(sorted(DISCIPLINES))
+#: halves of seconds: sums of them are exact
+seconds = st.integers(0, 12).map(lambda halves: halves / 2)
+waits = st.sampled_from([None, None, 0.5, 8.0])
+clients = st.lists(st.sampled_from(CLIENTS), min_size=1, max_size=8)
+
+
+@st.composite
+def host_lists(draw: st.DrawFn) -> tuple[HostSpec, ...]:
+    """One to five hosts, fastest first, some of them sharing a rank, some of them in two pools."""
+    rank = 0
+    hosts = []
+    for name in draw(st.lists(names, min_size=1, max_size=len(NAMES), unique=True)):
+        rank += draw(st.integers(0, 1))
+        pools = draw(st.sampled_from([("default",), ("default",), ("arm",), ("default", "arm"), ("arm", "default")]))
+        hosts.append(HostSpec(name, draw(st.integers(1, 4)), rank, pools=pools))
+    return tuple(hosts)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """A scheduler, its model, and what the outside holds: tickets that wait, leases that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 100.0
+        self.waiters: dict[int, Ticket] = {}
+        self.leases: dict[int, Lease] = {}
+        self.jobs = [0]
+
+    @initialize(hosts=host_lists(), policy=policies, order=orders, wait=waits, seed=st.integers(0, 7), crowd=st.integers(0, 16))
+    def start(self, *, hosts: tuple[HostSpec, ...], policy: str, order: str, wait: float | None, seed: int, crowd: int) -> None:
+        farm = Farm(hosts, policy, order, wait)
+        self.history = History(REMEMBERED)
+        self.scheduler = Scheduler(farm, first_id=FIRST_ID, draw=random.Random(seed), history=self.history)
+        self.model = Model(farm, FIRST_ID, REMEMBERED)
+        self.ask([CLIENTS[number % 3] for number in range(crowd)], "default", (), 0)
+
+    # -- clients
+
+    @rule(
+        callers=clients,
+        pool=st.sampled_from([*POOLS, "default", "nobody's"]),
+        exclude=st.sampled_from([(), (), (), *((name,) for name in NAMES), NAMES[:2]]),
+        job=st.integers(0, 3),
+    )
+    def ask(self, callers: list[str], pool: str, exclude: tuple[str, ...], job: int) -> None:
+        for port, client in enumerate(callers):
+            request = Request(client, port, client, pool, exclude, self.jobs[-job % len(self.jobs)])
+            holder = object()
+            ticket = self.scheduler.ask(request, holder, self.now)
+            assert ticket.holder is holder
+            self.model.asked(ticket, request, self.now)
+            if ticket.lease is None:
+                self.waiters[ticket.id] = ticket
+            else:
+                self.leases[ticket.id] = ticket.lease
+                self.jobs.append(ticket.lease.job)
+
+    @rule(which=st.integers(0, 30), number=st.integers(1, 3))
+    def withdraw(self, which: int, number: int) -> None:
+        for _ in range(min(number, len(self.waiters))):
+            ticket = self.waiters.pop(list(self.waiters)[which % len(self.waiters)])
+            self.scheduler.withdraw(ticket)
+            self.model.withdrawn(ticket.id)
+            with pytest.raises(KeyError):
+                self.scheduler.withdraw(ticket)
+        if self.leases:
+            lease = self.leases[list(self.leases)[which % len(self.leases)]]
+            with pytest.raises(KeyError):
+                self.scheduler.withdraw(lease.ticket)
+
+    @rule(which=st.integers(0, 30), number=st.integers(1, 8), outcome=st.sampled_from(Outcome))
+    def release(self, which: int, number: int, outcome: Outcome) -> None:
+        for _ in range(min(number, len(self.leases))):
+            lease = self.leases.pop(list(self.leases)[which % len(self.leases)])
+            grants = self.scheduler.release(lease, outcome, self.now)
+            self.model.released(lease.id, outcome, grants, self.now)
+            self.take(grants)
+            assert lease.ticket.holder is None
+            with pytest.raises(KeyError):
+                self.scheduler.release(lease, outcome, self.now)
+
+    # -- what is heard of hosts
+
+    @rule(
+        name=names,
+        source=st.sampled_from(["update", "tcp"]),
+        says=st.sampled_from(
+            [(True, None), (False, None), (False, 500), *((True, part) for part in (0, 1, 375, 500, 875, 1000))]
+        ),
+        lasts=st.sampled_from([None, 0.0, 1.0, 2.0, 4.0, 4.0]),
+    )
+    def report(self, name: str, source: str, says: tuple[bool, int | None], lasts: float | None) -> None:
+        up, weight = says
+        verdict = Verdict(source, up, self.now, weight, "", None if lasts is None else self.now + lasts)
+        if name in self.in_file():
+            grants = self.scheduler.report(name, verdict)
+            self.model.reported(name, verdict, grants, self.now)
+            self.take(grants)
+            assert self.scheduler.verdict(name, source) == verdict
+        else:
+            with pytest.raises(KeyError):
+                self.scheduler.report(name, verdict)
+            with pytest.raises(KeyError):
+                self.scheduler.verdict(name, source)
+
+    @rule(callers=clients, pool=st.sampled_from(POOLS), timer=st.sampled_from(["in time", "late"]))
+    def outage(self, callers: list[str], pool: str, timer: str) -> None:
+        """A monitor finds every host down, clients come all the same, and then the monitor falls silent."""
+        for name in sorted(self.in_file()):
+            self.report(name, "tcp", (False, None), 2.0)
+        self.ask(callers, pool, (), 0)
+        self.pass_time(2.0, timer)
+
+    @rule(name=names, state=st.sampled_from([AdminState.READY, AdminState.READY, *AdminState]))
+    def decide(self, name: str, state: AdminState) -> None:
+        if name in self.in_file():
+            grants = self.scheduler.set_admin(name, state, self.now)
+            self.model.decided(name, state, grants, self.now)
+            self.take(grants)
+        else:
+            with pytest.raises(KeyError):
+                self.scheduler.set_admin(name, state, self.now)
+
+    @rule(after=seconds, timer=st.sampled_from(["in time", "late", "overtaken"]))
+    def pass_time(self, after: float, timer: str) -> None:
+        """Time passes; the loop wakes the scheduler when it wants to be woken, or late, or something else happens first."""
+        until = self.now + after
+        if timer == "in time":
+            while self.scheduler.due is not None and self.scheduler.due <= until:
+                self.now = max(self.now, self.scheduler.due)
+                self.wake()
+        self.now = until
+        if timer == "late":
+            self.wake()
+
+    def wake(self) -> None:
+        decisions = self.scheduler.wake(self.now)
+        self.model.woken(decisions.grants, decisions.refusals, self.now)
+        self.take(decisions.grants)
+        for ticket in decisions.refusals:
+            del self.waiters[ticket.id]
+        assert self.scheduler.due is None or self.scheduler.due > self.now, "it would be woken again and again"
+
+    # -- the file
+
+    @rule(hosts=st.none() | host_lists(), policy=policies, order=orders, wait=waits)
+    def reload(self, hosts: tuple[HostSpec, ...] | None, policy: str, order: str, wait: float | None) -> None:
+        self.configure(Farm(self.scheduler.farm.hosts if hosts is None else hosts, policy, order, wait))
+
+    @rule(name=names, slots=st.integers(0, 4))
+    def edit_a_host(self, name: str, slots: int) -> None:
+        """Take it out (no slots), give it other slots, or put it in as the slowest."""
+        farm = self.scheduler.farm
+        if slots and name in self.in_file():
+            hosts = tuple(replace(spec, slots=slots) if spec.name == name else spec for spec in farm.hosts)
+        elif slots:
+            hosts = (*farm.hosts, HostSpec(name, slots, len(NAMES), pools=POOLS))
+        else:
+            hosts = tuple(spec for spec in farm.hosts if spec.name != name)
+        self.configure(replace(farm, hosts=hosts))
+
+    def configure(self, farm: Farm) -> None:
+        grants = self.scheduler.configure(farm, self.now)
+        self.model.configured(farm, grants, self.now)
+        self.take(grants)
+        assert self.scheduler.farm is farm
+
+    # -- what holds
+
+    @invariant()
+    def the_model_agrees(self) -> None:
+        self.model.check(self.scheduler.snapshot(self.now), self.now)
+        assert self.scheduler.waiting == len(self.waiters)
+        assert self.scheduler.lent == len(self.leases)
+
+    @invariant()
+    def due_is_not_late(self) -> None:
+        expected = self.model.due()
+        if expected is not None:
+            assert self.scheduler.due is not None, f"nothing is due; {expected} was expected"
+            assert self.scheduler.due <= expected, f"it wants to be woken at {self.scheduler.due}, {expected} was expected"
+
+    def teardown(self) -> None:
+        """Whatever was lent comes back, and whatever waited for it gets its turn."""
+        if sys.exc_info()[0] is not None:
+            return  # something is wrong already: that is what should be shown
+        while self.leases:
+            self.now += 0.5
+            self.release(which=0, number=1, outcome=Outcome.CLOSED)
+            self.the_model_agrees()
+        snapshot = self.scheduler.snapshot(self.now)
+        assert snapshot.leases == ()
+        assert snapshot.counts["granted"] == snapshot.counts["ended"]
+        assert all(host.leases == 0 and not host.removed for host in snapshot.hosts)
+        assert self.history.jobs() == self.model.jobs()
+
+    # -- helpers
+
+    def take(self, grants: list[Lease]) -> None:
+        for lease in grants:
+            ticket = self.waiters.pop(lease.id)
+            assert ticket.lease is lease
+            assert ticket is lease.ticket
+            assert ticket.holder is not None
+            self.leases[lease.id] = lease
+
+    def in_file(self) -> set[str]:
+        return {spec.name for spec in self.scheduler.farm.hosts}
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
