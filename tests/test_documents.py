@@ -1,0 +1,101 @@
+"""What the documents say of the wire and of hosts.yaml is what the code does: their examples and figures are read from them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from distbal import access, config, listening, ports, schema, status, wire
+from distbal.errors import ConfigError
+from tests.support import ROOT, need, spawn
+
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+MAN = ROOT / "docs" / "man"
+
+
+def test_the_status_page_of_the_protocol_is_one() -> None:
+    example = re.search(r"^```\n(BalanceTcpPort.*?)```", PROTOCOL, re.MULTILINE | re.DOTALL)
+    assert example is not None
+    parsed = wire.parse_status(example[1].replace(" ...", ""))
+    assert parsed.idle == sum(host.free for host in parsed.hosts)
+    assert parsed.down == sum(host.slots for host in parsed.hosts if not host.up)
+    assert [client.address for client in parsed.waiting] == ["10.0.0.9", "10.0.0.12"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"more than {wire.MAX_LINE:,} bytes",
+        f"no end of the line for {ports.PATIENCE:g} s",
+        f"{ports.CROWD} clients were on that port at once",
+        f"has {ports.READING_TIME:g} s to read them",
+        f"the listening queue ({listening.BACKLOG:,})",
+        f"after {listening.KEEPALIVE['TCP_KEEPIDLE']} s of silence",
+        f"{listening.KEEPALIVE['TCP_KEEPCNT']} probes, {listening.KEEPALIVE['TCP_KEEPINTVL']} s apart",
+        f"{listening.USER_TIMEOUT // 1000} s (TCP_USER_TIMEOUT)",
+    ],
+)
+def test_the_figures_of_the_protocol_are_those_of_the_code(words: str) -> None:
+    assert words in PROTOCOL
+
+
+@pytest.mark.parametrize("text", [PROTOCOL, (MAN / "hosts.yaml.5").read_text()], ids=["protocol.md", "hosts.yaml.5"])
+def test_the_words_of_allow_stand_for_what_the_code_takes_them_for(text: str) -> None:
+    for ranges in access.WORDS.values():
+        for network in ranges:
+            assert network.removesuffix("/128") in text
+
+
+def keys(part: object) -> set[str]:
+    """Every key that a schema lets somebody write."""
+    if isinstance(part, list):
+        return {key for item in part for key in keys(item)}
+    if not isinstance(part, dict):
+        return set()
+    return set(part.get("properties", {})) | {key for item in part.values() for key in keys(item)}
+
+
+def test_the_manual_of_hosts_yaml_has_every_key() -> None:
+    page = (MAN / "hosts.yaml.5").read_text()
+    described = set(re.findall(r"^\.It Ic (\w+)$", page, re.MULTILINE))
+    # the long form of a listener stands in an example
+    assert keys(schema.build()) == described | {"at", "pool"}
+
+
+def test_the_examples_of_the_manual_can_be_used(tmp_path: Path) -> None:
+    page = (MAN / "hosts.yaml.5").read_text()
+    examples = re.findall(r"^\.Bd -literal.*?\n(.*?)^\.Ed", page, re.MULTILINE | re.DOTALL)
+    assert len(examples) == 3
+    for number, example in enumerate(examples):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(example)
+        try:
+            config.load(str(file))
+        except ConfigError as error:
+            pytest.fail(f"{error}\n{example}")
+
+
+def test_the_json_of_the_manual_has_the_keys_that_are_printed() -> None:
+    page = (MAN / "distbal.1").read_text()
+    example = re.search(r"^\.Bd -literal.*?\n(.*?)^\.Ed", page, re.MULTILINE | re.DOTALL)
+    assert example is not None
+    shown = json.loads(example[1])
+    line = "BalanceTcpPort = 5656, StatusTcpPort = 5657\nServerList = {snookles:3632 8}\nIdleServers = 7\nDownServers = 0\n"
+    line += "WaitQueue = \nWaitQueueLen = 0\nServerStatus = snookles:3632 7\nServerUpState = snookles:3632 up\n"
+    line += "ClientStatus = sock64d1f20a3b7bf {10.0.0.9 58332 snookles:3632}\n"
+    assert status.Farm(wire.parse_status(line)).as_json() == shown
+
+
+@pytest.mark.programs
+@pytest.mark.parametrize("page", sorted(MAN.iterdir()), ids=lambda page: page.name)
+def test_man_can_show_the_page(page: Path) -> None:
+    need("man")
+    command = ["man", "--warnings", "-l", str(page)]
+    with spawn(*command, env={"MANPAGER": "cat", "MANWIDTH": "80", "LC_ALL": "C.UTF-8"}) as process:
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "warning" not in out
+    assert "SEE ALSO" in out
