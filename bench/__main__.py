@@ -1,0 +1,75 @@
+"""``bench/run``: the figures that the README gives, measured here. See README.md beside this file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from bench.crew import Crew
+from bench.grants import Size, beside_the_original, by_hosts
+from bench.held import WANTED, many_clients
+from bench.processes import BenchError
+from bench.report import Part, as_json, machine, table
+from bench.wrapper import per_compile
+
+WHOLE = Size(rounds=11, grants=2000, farms=(10, 1000, 10_000), held=WANTED, held_rounds=5, wraps=25, wrap_rounds=7)
+QUICK = Size(rounds=3, grants=400, farms=(10, 1000), held=2000, held_rounds=2, wraps=5, wrap_rounds=2)
+
+PARTS = ("grant", "hosts", "held", "wrap")
+
+
+def main() -> int:
+    """Measure, and print. The exit status says whether it could be measured, never how fast it was."""
+    parser = argparse.ArgumentParser(prog="bench/run", description="Measure distbal on this machine.")
+    parser.add_argument("--quick", action="store_true", help="only see that it runs, in some 20 s: the figures mean little")
+    parser.add_argument("--only", action="append", choices=PARTS, help="this part alone (may be given several times)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, with every round, here too")
+    parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout, measured beside this one (grant)")
+    arguments = parser.parse_args()
+    if arguments.against is not None and not (arguments.against / "distbal" / "service.py").exists():
+        parser.error(f"{arguments.against} is no checkout of distbal")
+    against = None if arguments.against is None else arguments.against.resolve()
+    size = QUICK if arguments.quick else WHOLE
+    chosen = arguments.only or PARTS
+    about = machine()
+    began = time.monotonic()
+
+    def progress(what: str) -> None:
+        print(f"{time.monotonic() - began:5.0f} s  {what}", file=sys.stderr, flush=True)
+
+    parts: list[Part] = []
+    try:
+        with Crew() as crew:
+            about["pinned"] = crew.server_core is not None
+            if "grant" in chosen:
+                parts.append(beside_the_original(crew, size, progress, against))
+            if "hosts" in chosen:
+                parts.append(by_hosts(crew, size, progress))
+            if "held" in chosen:
+                parts.append(many_clients(crew, size, progress))
+            if "wrap" in chosen:
+                parts.append(per_compile(crew, size, progress))
+    except KeyboardInterrupt:
+        print("bench/run: interrupted; all that it had started is stopped", file=sys.stderr)
+        return 130
+    except BenchError as error:
+        print(f"bench/run: {error}", file=sys.stderr)
+        return 1
+    about["seconds"] = round(time.monotonic() - began)
+    cores = "daemons on a processor of their own" if about["pinned"] else "one processor: daemons and load share it"
+    print(
+        f"distbal {about['distbal']}, Python {about['python']}, Twisted {about['twisted']}, Linux {about['kernel']},"
+        f" {about['processors']} x {about['model']}; {cores}; load before {about['load']}; {about['at']}, {about['seconds']} s"
+    )
+    least = min(size.rounds, size.held_rounds, size.wrap_rounds)
+    print(f"medians of at least {least} interleaved rounds{' (quick: these figures mean little)' if arguments.quick else ''}\n")
+    print(table(parts))
+    if arguments.json is not None:
+        arguments.json.write_text(as_json(about, parts))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

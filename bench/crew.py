@@ -1,0 +1,186 @@
+"""Everything that a run starts, and that ends with it: daemons, generators of load, a directory for their files.
+
+A :class:`Crew` is a ``with`` block. Whatever happens in it, an error, Ctrl-C or SIGTERM, each process that was started in it is
+stopped by its number, and the directory removed. Where there are two processors or more, daemons get one for themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self, TypeVar
+
+from bench.processes import Answering, BenchError, Lagged, Process, Server, wait_until
+
+#: the checkout
+ROOT = Path(__file__).resolve().parent.parent
+
+_TWISTD = "import sys; from twisted.scripts.twistd import run; sys.exit(run())"
+
+AnyServer = TypeVar("AnyServer", bound=Server)
+
+
+def original() -> Path | None:
+    """The directory of the Tcl original (``$DISTBAL_ORIGINAL``, or ../shared/original); None where it or tclsh is missing."""
+    path = Path(os.environ.get("DISTBAL_ORIGINAL") or ROOT.parent / "shared" / "original")
+    return path if shutil.which("tclsh") and (path / "run-original").exists() else None
+
+
+def hosts_yaml(hosts: Iterable[str], base: int) -> str:
+    """The default configuration, but for its hosts and port numbers: all that a fresh installation has on is on."""
+    listed = "".join(f"  - {host}\n" for host in hosts)
+    return f"hosts:\n{listed}listen: {{balance: {base}, status: {base + 1}, update: 127.0.0.1:{base + 2}}}\n"
+
+
+def environment(root: Path = ROOT) -> dict[str, str]:
+    """What our Python programs run with: the code of one checkout, before any that is installed."""
+    return os.environ | {"PYTHONPATH": str(root)}
+
+
+class Crew:
+    """The processes of a run.
+
+    :ivar directory: for their files.
+    :ivar server_core: the processor that daemons are bound to, None where there is only one.
+    :ivar limit: how many descriptors a process here may have open.
+    """
+
+    def __init__(self) -> None:
+        self._cores = sorted(os.sched_getaffinity(0))
+        several = len(self._cores) > 1
+        self.server_core = self._cores[-1] if several else None
+        self.load_core = self._cores[0] if several else None
+        self.limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        self.directory = Path()
+        self._running: list[Process] = []
+        self._files = 0
+        self._ports = _ports_for_servers()
+        self._sources = 0
+
+    def __enter__(self) -> Self:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self.limit, self.limit))
+        self.directory = Path(tempfile.mkdtemp(prefix="distbal-bench-"))
+        if self.load_core is not None:
+            os.sched_setaffinity(0, {self.load_core})
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _interrupt)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        # a second Ctrl-C must not leave anything behind
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        for process in reversed(self._running):
+            process.stop()
+        self._running = []
+        os.sched_setaffinity(0, self._cores)
+        shutil.rmtree(self.directory)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def stop(self, *processes: Process) -> None:
+        """These are needed no more."""
+        for process in processes:
+            process.stop()
+            self._running.remove(process)
+
+    def source(self) -> str:
+        """A client's address that was not used in this run: each has 28,000 ports, which take a minute to be free again."""
+        self._sources += 1
+        return f"127.1.{self._sources // 250 % 250}.{1 + self._sources % 250}"
+
+    # -- what it can start
+
+    def distbal(self, name: str, hosts: Sequence[str], *, root: Path = ROOT, options: Sequence[str] = ()) -> Server:
+        """``twistd -n distbal -c``, up and answering.
+
+        :param root: the checkout whose code it runs.
+        :param options: further ones of twistd.
+        """
+        base = self._base()
+        log = self._file("log")
+        command = [*self._twistd(log), *options, "distbal", "-c", self._config(hosts, base)]
+        server = Server(name, base, command, core=self.server_core, log=log, env=environment(root), stdin=subprocess.DEVNULL)
+        return self._up(server)
+
+    def lagged(self, name: str, hosts: Sequence[str]) -> Lagged:
+        """The same with the probe of lagged.py in it."""
+        base = self._base()
+        log = self._file("log")
+        command = [*self._twistd(log), "--python", str(ROOT / "bench" / "lagged.py")]
+        env = environment() | {"DISTBAL_BENCH_CONFIG": self._config(hosts, base)}
+        return self._up(Lagged(name, base, command, core=self.server_core, log=log, env=env))
+
+    def tcl(self, name: str, directory: Path, hosts: Sequence[str]) -> Server:
+        """The Tcl original, up and answering."""
+        base = self._base()
+        command = [str(directory / "run-original"), "--base", str(base), *hosts]
+        # what it unpacks goes away with our directory
+        env = os.environ | {"TMPDIR": str(self.directory)}
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        return self._up(Server(name, base, command, core=self.server_core, log=self._file("log"), env=env, **quiet))
+
+    def generator(self) -> Answering:
+        """A process that makes load: generator.py says what it can be told."""
+        command = [sys.executable, "-m", "bench.generator"]
+        process = Answering("the load generator", command, core=self.load_core, log=self._file("log"), env=environment())
+        self._running.append(process)
+        return process
+
+    # -- the inside
+
+    def _file(self, suffix: str) -> Path:
+        self._files += 1
+        return self.directory / f"{self._files}.{suffix}"
+
+    def _config(self, hosts: Sequence[str], base: int) -> str:
+        path = self._file("yaml")
+        path.write_text(hosts_yaml(hosts, base))
+        return str(path)
+
+    def _twistd(self, log: Path) -> list[str]:
+        settings = ["--nodaemon", "--pidfile=", f"--logfile={log}", f"--rundir={self.directory}"]
+        return [sys.executable, "-c", _TWISTD, *settings]
+
+    def _base(self) -> int:
+        for base in self._ports:
+            with contextlib.ExitStack() as probes:
+                try:
+                    for port in range(base, base + 3):
+                        probes.enter_context(socket.create_server(("", port)))
+                except OSError:
+                    continue
+            return base
+        raise BenchError("no three free ports in a row")
+
+    def _up(self, server: AnyServer) -> AnyServer:
+        self._running.append(server)
+        wait_until(server.answers, f"{server.name} should answer on port {server.port}", pause=0.02)
+        server.settle()
+        server.idle = server.descriptors()
+        return server
+
+
+def _ports_for_servers() -> Iterator[int]:
+    """Below those that the system gives to clients, which a run uses up by the thousand; from a place of chance."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    top = min(lowest, 32768) - 3
+    first = 1024 + random.randrange(max(1, top - 1024 - 3000))
+    yield from range(first, min(top, first + 3000), 3)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """SIGTERM and SIGHUP end a run as Ctrl-C does."""
+    raise KeyboardInterrupt

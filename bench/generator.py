@@ -1,0 +1,104 @@
+"""The clients: a process of its own, which connects, reads what it is lent, and leaves.
+
+It is told what to do by lines of JSON on its standard input, answers each with one on its standard output, and ends with its
+input. What it can be told:
+
+- ``{"do": "load", "port": P, "source": ADDRESS, "grants": N, "at_once": C}``: N clients in all, C of them connected at any
+  time; each reads its grant and leaves, and the next one comes.
+- ``{"do": "hold", "port": P, "source": ADDRESS, "count": N, "granted": true}``: N clients more, that stay; with ``granted``
+  each one's grant is read before the next connects, without it they wait.
+- ``{"do": "read"}``: read the grant of each that still waited for one.
+- ``{"do": "drop"}``: all that stay leave, as fast as they can.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import sys
+import time
+from typing import Any
+
+#: from linux/in.h; the socket module has it from Python 3.12 on: let connect() choose the port, by the whole of both addresses
+_IP_BIND_ADDRESS_NO_PORT = 24
+
+
+def connect(port: int, source: str) -> socket.socket:
+    """A client from a loopback address."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    sock.bind((source, 0))
+    sock.connect(("127.0.0.1", port))
+    return sock
+
+
+def read_grant(sock: socket.socket) -> None:
+    """Read the line; an error when there is none."""
+    data = sock.recv(256)
+    if not data.endswith(b"\n"):
+        raise ValueError(f"a grant is a line, not {data!r}")
+
+
+class Clients:
+    """Those that stay.
+
+    :ivar leased: have their grant; ``waiting`` do not.
+    """
+
+    def __init__(self) -> None:
+        self.leased: list[socket.socket] = []
+        self.waiting: list[socket.socket] = []
+
+    def load(self, port: int, source: str, grants: int, at_once: int) -> dict[str, Any]:
+        began = time.monotonic()
+        at_once = min(at_once, grants)
+        socks = [connect(port, source) for _ in range(at_once)]
+        for number in range(grants):
+            place = number % at_once
+            read_grant(socks[place])
+            socks[place].close()
+            if number + at_once < grants:
+                socks[place] = connect(port, source)
+        return {"seconds": time.monotonic() - began}
+
+    def hold(self, port: int, source: str, count: int, granted: bool) -> dict[str, Any]:
+        for _ in range(count):
+            sock = connect(port, source)
+            if granted:
+                read_grant(sock)
+            (self.leased if granted else self.waiting).append(sock)
+        return {"held": len(self.leased) + len(self.waiting)}
+
+    def read(self) -> dict[str, Any]:
+        for sock in self.waiting:
+            read_grant(sock)
+        self.leased += self.waiting
+        self.waiting = []
+        return {"leased": len(self.leased)}
+
+    def drop(self) -> dict[str, Any]:
+        descriptors = sorted(sock.detach() for sock in self.leased + self.waiting)
+        self.leased, self.waiting = [], []
+        if descriptors:
+            # all between them are ours: we open nothing else meanwhile
+            os.closerange(descriptors[0], descriptors[-1] + 1)
+        return {"dropped": len(descriptors)}
+
+
+def main() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    clients = Clients()
+    for line in sys.stdin:
+        words = json.loads(line)
+        try:
+            answer = getattr(clients, words.pop("do"))(**words)
+        except (OSError, ValueError) as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
