@@ -214,12 +214,31 @@ static void get_lease(void) {
 
 /* -- the command line -- */
 
+static bool is_on_path(const char *name) {
+    const char *path = getenv("PATH");
+    struct stat found;
+    for (size_t length; path; path = path[length] ? path + length + 1 : NULL) {
+        length = strcspn(path, ":");
+        if (stat_in(path, length, name, &found)) return true;
+    }
+    return false;
+}
+
+/* What a shell would say and return where the command cannot be run. */
 static int become(char *command[]) {
     execvp(command[0], command);
     int error = errno;
-    if (error == ENOENT && !strchr(command[0], '/')) say("%s: command not found", *command[0] ? command[0] : "\"\"");
-    else say("%s: %s", command[0], strerror(error));
-    return error == ENOENT ? 127 : 126;
+    if (strchr(command[0], '/')) {
+        say("%s: %s", command[0], strerror(error));
+        return error == ENOENT ? 127 : 126;
+    }
+    /* execvp calls it "permission denied" where a directory of PATH may not be searched, too. */
+    if (error != ENOENT && *command[0] && is_on_path(command[0])) {
+        say("%s: %s", command[0], strerror(error));
+        return 126;
+    }
+    say("%s: command not found", *command[0] ? command[0] : "\"\"");
+    return 127;
 }
 
 static int print(const char *text) {

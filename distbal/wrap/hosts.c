@@ -62,7 +62,7 @@ static void local_slots(int *slots, int *slots_cpp) {
         for (size_t i = 0; i < words.count; i++) {
             const char *word = words.word[i];
             bool is_cpp = strncmp(word, option_cpp, sizeof option_cpp - 1) == 0;
-            bool is_slots = !is_cpp && strncmp(word, option, sizeof option - 1) == 0;
+            bool is_slots = strncmp(word, option, sizeof option - 1) == 0;
             int value = is_cpp ? multiplier(word + sizeof option_cpp - 1) : is_slots ? multiplier(word + sizeof option - 1) : 0;
             if (value) *(is_cpp ? slots_cpp : slots) = value;
         }

@@ -72,6 +72,17 @@ def test_what_cannot_be_run_is_said(wrap: Wrap, arguments: list[str], status: in
     assert (result.returncode, result.stdout, result.stderr) == (status, "", f"distbal-wrap: {said}\n")
 
 
+def test_a_directory_of_path_that_may_not_be_searched_is_passed_over(wrap: Wrap) -> None:
+    """As in the shell: a command that is nowhere is not found, one that may not be run is denied."""
+    (wrap.directory / "bin").mkdir()
+    (wrap.directory / "bin" / "there").write_text("")
+    (wrap.directory / "locked").mkdir(mode=0)
+    path = f"/etc/passwd:{wrap.directory}/locked:{wrap.directory}/bin"
+    for command, status, said in (("nowhere", 127, "command not found"), ("there", 126, "Permission denied")):
+        result = wrap.run(command, env={"PATH": path})
+        assert (result.returncode, result.stderr) == (status, f"distbal-wrap: {command}: {said}\n")
+
+
 def test_two_dashes_end_the_options(wrap: Wrap) -> None:
     result = wrap.run("--", "--explain")
     assert (result.returncode, result.stderr) == (127, "distbal-wrap: --explain: command not found\n")
