@@ -6,6 +6,7 @@ the test in which they happened. In CI (``$CI``) a test that is skipped because 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 from collections import Counter
@@ -107,7 +108,11 @@ def _holdings() -> tuple[Counter[Callable[..., Any]], set[Any], set[str]]:
 
 
 def _children() -> set[str]:
-    return {pid for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()}
+    found: set[str] = set()
+    for task in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile
+            found.update(task.read_text().split())
+    return found
 
 
 def _left_over(before: tuple[Counter[Callable[..., Any]], set[Any], set[str]]) -> list[str]:
