@@ -5,17 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bench.crew import Crew
 from bench.grants import Size, beside_the_original, by_hosts
 from bench.held import WANTED, many_clients
 from bench.processes import BenchError
-from bench.report import Part, as_json, machine, table
+from bench.report import Part, Progress, as_json, machine, table
 from bench.wrapper import per_compile
 
 WHOLE = Size(rounds=11, grants=2000, farms=(10, 1000, 10_000), held=WANTED, held_rounds=5, wraps=25, wrap_rounds=7)
 QUICK = Size(rounds=3, grants=400, farms=(10, 1000), held=2000, held_rounds=2, wraps=5, wrap_rounds=2)
+
+Measure = Callable[[Crew, Size, Progress], Part]
 
 PARTS = ("grant", "hosts", "held", "wrap")
 
@@ -30,9 +35,12 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.against is not None and not (arguments.against / "distbal" / "service.py").exists():
         parser.error(f"{arguments.against} is no checkout of distbal")
-    against = None if arguments.against is None else arguments.against.resolve()
+    if arguments.json is not None:
+        try:
+            arguments.json.touch()
+        except OSError as error:
+            parser.error(f"--json {arguments.json}: {error.strerror}")
     size = QUICK if arguments.quick else WHOLE
-    chosen = arguments.only or PARTS
     about = machine()
     began = time.monotonic()
 
@@ -40,35 +48,47 @@ def main() -> int:
         print(f"{time.monotonic() - began:5.0f} s  {what}", file=sys.stderr, flush=True)
 
     parts: list[Part] = []
+    trouble, status = "", 0
     try:
         with Crew() as crew:
             about["pinned"] = crew.server_core is not None
-            if "grant" in chosen:
-                parts.append(beside_the_original(crew, size, progress, against))
-            if "hosts" in chosen:
-                parts.append(by_hosts(crew, size, progress))
-            if "held" in chosen:
-                parts.append(many_clients(crew, size, progress))
-            if "wrap" in chosen:
-                parts.append(per_compile(crew, size, progress))
+            for measure in chosen(arguments):
+                parts.append(measure(crew, size, progress))  # noqa: PERF401 (what there is is shown, whatever comes)
     except KeyboardInterrupt:
-        print("bench/run: interrupted; all that it had started is stopped", file=sys.stderr)
-        return 130
+        trouble, status = "interrupted; all that it had started is stopped", 130
     except BenchError as error:
-        print(f"bench/run: {error}", file=sys.stderr)
-        return 1
+        trouble, status = str(error), 1
     about["seconds"] = round(time.monotonic() - began)
+    show(about, size, parts, quick=arguments.quick)
+    if arguments.json is not None:
+        arguments.json.write_text(as_json(about, parts))
+    if trouble:
+        print(f"bench/run: {trouble}", file=sys.stderr)
+    return status
+
+
+def chosen(arguments: argparse.Namespace) -> list[Measure]:
+    """What to measure, in the order of the table."""
+    against = None if arguments.against is None else arguments.against.resolve()
+    every: dict[str, Measure] = {
+        "grant": partial(beside_the_original, against=against),
+        "hosts": by_hosts,
+        "held": many_clients,
+        "wrap": per_compile,
+    }
+    return [measure for name, measure in every.items() if not arguments.only or name in arguments.only]
+
+
+def show(about: dict[str, Any], size: Size, parts: Sequence[Part], *, quick: bool) -> None:
+    """The machine, and the table, for people."""
     cores = "daemons on a processor of their own" if about["pinned"] else "one processor: daemons and load share it"
     print(
         f"distbal {about['distbal']}, Python {about['python']}, Twisted {about['twisted']}, Linux {about['kernel']},"
         f" {about['processors']} x {about['model']}; {cores}; load before {about['load']}; {about['at']}, {about['seconds']} s"
     )
     least = min(size.rounds, size.held_rounds, size.wrap_rounds)
-    print(f"medians of at least {least} interleaved rounds{' (quick: these figures mean little)' if arguments.quick else ''}\n")
+    print(f"medians of at least {least} interleaved rounds{' (quick: these figures mean little)' if quick else ''}\n")
     print(table(parts))
-    if arguments.json is not None:
-        arguments.json.write_text(as_json(about, parts))
-    return 0
 
 
 if __name__ == "__main__":

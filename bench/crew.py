@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from bench.processes import Answering, BenchError, Lagged, Process, Server, wait_until
 
@@ -67,6 +67,7 @@ class Crew:
         self._files = 0
         self._ports = _ports_for_servers()
         self._sources = 0
+        self._signals: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         resource.setrlimit(resource.RLIMIT_NOFILE, (self.limit, self.limit))
@@ -74,21 +75,21 @@ class Crew:
         if self.load_core is not None:
             os.sched_setaffinity(0, {self.load_core})
         for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _interrupt)
+            self._signals[number] = signal.signal(number, _interrupt)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
         # a second Ctrl-C must not leave anything behind
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        self._signals[signal.SIGINT] = signal.getsignal(signal.SIGINT)
+        for number in self._signals:
             signal.signal(number, signal.SIG_IGN)
         for process in reversed(self._running):
             process.stop()
         self._running = []
         os.sched_setaffinity(0, self._cores)
         shutil.rmtree(self.directory)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in self._signals.items():
+            signal.signal(number, handler)
 
     def stop(self, *processes: Process) -> None:
         """These are needed no more."""
