@@ -165,7 +165,7 @@ class Farm:
 
     def settle(self, files: int) -> None:
         """Wait a moment for the servers' last lines: they write them when the client has its object already."""
-        _until(lambda: sum(len(server.compiled()) for server in self.servers) >= files)
+        _until(lambda: sum(len(server.compiled()) for server in self.servers) >= files, patience=2.0)
 
     def verify(self, sources: Sequence[str]) -> None:
         """DemoError unless the servers compiled each source, once, and all slots are free again."""
@@ -192,9 +192,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _until(holds: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> bool:
+def _until(holds: Callable[[], bool], process: subprocess.Popen[bytes] | None = None, patience: float = PATIENCE) -> bool:
     """Look again and again until it holds; False when it does not in time, or when the process has ended."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not holds():
         if time.monotonic() > deadline or (process and process.poll() is not None):
             return False
