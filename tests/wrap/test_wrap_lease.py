@@ -63,7 +63,7 @@ def test_reply_becomes_hosts(wrap: Wrap, balancer: Balancer, reply: bytes, host:
         ("--localslots/5\told", (5, CPUS)),
         ("--localslots=3 --localslots=4", (4, CPUS)),
         ("# --localslots=9\n--localslots=3 # --localslots=8", (3, CPUS)),
-        ("old#--localslots=9\n--localslots_cpp=2", (CPUS, 2)),
+        ("old# --localslots=9\n--localslots_cpp=2", (CPUS, 2)),
         ("--localslots=0 --localslots_cpp=-3", (CPUS, CPUS)),
         ("--localslots=99999999999999999999", (10000, CPUS)),
         ("--localslots", (CPUS, CPUS)),

@@ -82,6 +82,22 @@ def test_every_directory_where_it_would_find_itself_leaves_path(wrap: Wrap, bala
     assert told[1] == f"PATH={path(bare, harmless, '/nowhere', tools, '')}"
 
 
+def test_its_directory_leaves_path_even_when_the_file_was_replaced(wrap: Wrap, balancer: Balancer, tools: Path) -> None:
+    """As by an upgrade in the middle of a build: what stands there now is another file than the one that runs."""
+    links = wrap.directory / "links"
+    links.mkdir()
+    shutil.copy(wrap.program, links / "gcc")
+    process = subprocess.Popen(
+        [links / "gcc", "-c", "x.c"],
+        executable=wrap.program,
+        env={**wrap.env, "PATH": path(links, tools)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    balancer.grant()
+    assert process.communicate(timeout=PATIENCE)[0].splitlines()[1] == f"PATH={path(tools)}"
+
+
 def test_a_path_of_nothing_else_becomes_the_systems(wrap: Wrap) -> None:
     """And not an empty one, which would mean the working directory."""
     links = masquerade(wrap, "links", "env")
