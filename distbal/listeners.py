@@ -110,6 +110,14 @@ def open_all(specs: Iterable[Listener]) -> list[Opened]:
     return opened
 
 
+def sort_out(opened: list[Opened], specs: Iterable[Listener]) -> tuple[list[Opened], list[Opened], list[Listener]]:
+    """What a changed file means for the listeners: those that stay, those to close, and those to open."""
+    wanted = list(specs)
+    kept = [one for one in opened if one.spec in wanted]
+    there = [one.spec for one in kept]
+    return kept, [one for one in opened if one not in kept], [spec for spec in wanted if spec not in there]
+
+
 def _listen(reactor: Any, description: str, factory: Factory) -> Deferred[IListeningPort]:
     endpoint: IStreamServerEndpoint = serverFromString(reactor, description)  # type: ignore[no-untyped-call]
     listens: Deferred[IListeningPort] = endpoint.listen(factory)

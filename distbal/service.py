@@ -12,8 +12,9 @@ from types import FrameType
 from typing import Any, ClassVar, cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
@@ -22,7 +23,7 @@ from distbal import config, descriptors, loop
 from distbal.complaints import Complaints
 from distbal.errors import ConfigError, ListenError, describe
 from distbal.leases import LocalLeases
-from distbal.listeners import Opened, open_all
+from distbal.listeners import Opened, open_all, sort_out
 from distbal.loop import HotLoop
 from distbal.ports import BalanceFactory, BalancePort, Replies, StatusFactory, Terms, UpdateFactory
 from distbal.scheduler import Scheduler
@@ -74,8 +75,8 @@ class BalancerService(Service):
         self._loop: HotLoop | None = None
         self._status = StatusFactory("status", self.leases, self._terms, self._complain, clock)
         self._update = UpdateFactory("update", self.leases, self._terms, self._complain, clock)
+        self._reloading = DeferredLock()
         self._signal_before: Any = None
-        self._started = False
 
     # -- start and stop
 
@@ -83,8 +84,9 @@ class BalancerService(Service):
         super().startService()  # type: ignore[no-untyped-call]
         if loop.available:
             self._loop = HotLoop(self._reactor, self._reactor, self._room)
-        self._serve_all(self.opened)
-        self._started = True
+        if reasons := self._serve_all(self.opened):
+            # the daemon does not come up half
+            raise SystemExit("\n".join(f"distbal: {reason}" for reason in reasons))
         self._signal_before = signal.signal(signal.SIGHUP, self._hang_up)
         farm = self.settings.farm
         self.log.info(
@@ -110,31 +112,42 @@ class BalancerService(Service):
 
     # -- reload
 
-    def reload(self) -> bool:
+    def reload(self) -> Deferred[bool]:
         """Read the file again, and do what it says; a file that cannot be used changes nothing.
 
-        :returns: whether it was taken in.
+        :returns: whether it was taken in. One reload at a time; a further one reads the file once more when its turn comes.
         """
-        try:
-            loaded = config.load(self.path)
-        except ConfigError as error:
-            for mistake in error.mistakes:
-                self.log.error("{mistake}", mistake=describe(self.path, mistake))
-            self.log.error("{path} was not taken in: nothing has changed", path=self.path)
+        # a file of 10,000 hosts takes seconds, in which jobs must go on
+        return self._reloading.run(lambda: deferToThread(config.load, self.path).addCallbacks(self._take_in, self._cannot_read))
+
+    def _cannot_read(self, failure: Failure) -> bool:
+        if not isinstance(failure.value, ConfigError):
+            self.log.failure("{path} could not be read, by a bug", failure, path=self.path)
+            return False
+        return self._refuse([describe(self.path, mistake) for mistake in failure.value.mistakes])
+
+    def _refuse(self, reasons: list[str]) -> bool:
+        for reason in reasons:
+            self.log.error("{reason}", reason=reason)
+        self.log.error("{path} was not taken in: nothing has changed", path=self.path)
+        return False
+
+    def _take_in(self, loaded: config.Loaded) -> bool:
+        """The last step that can fail is to bind new ports; it comes before anything is changed."""
+        if not self.running:
             return False
         settings = loaded.settings
-        kept = [one for one in self.opened if one.spec in settings.listen]
+        kept, gone, wanted = sort_out(self.opened, settings.listen)
         try:
-            new = open_all(spec for spec in settings.listen if spec not in [one.spec for one in kept])
+            new = open_all(wanted)
         except ListenError as error:
-            self.log.error("{error}", error=str(error))
-            self.log.error("{path} was not taken in: nothing has changed", path=self.path)
-            return False
+            ours = [str(one.spec.at) for one in gone if any(one.spec.at.overlaps(spec.at) for spec in wanted)]
+            reasons = [str(error), *(f"distbal itself listens on {at}: to listen there otherwise, restart it" for at in ours)]
+            return self._refuse(reasons)
         for mistake in loaded.warnings:
             self.log.warn("{warning}", warning=describe(self.path, mistake))
-        for one in self.opened:
-            if one not in kept:
-                one.close()
+        for one in gone:
+            one.close()
         self.opened = kept + new
         before, self.settings = self.settings, settings
         self._agree()
@@ -155,6 +168,7 @@ class BalancerService(Service):
         )
 
     def _hang_up(self, signum: int, frame: FrameType | None) -> None:
+        # the system called us between two instructions: the reactor does it when it can
         self._reactor.callFromThread(self.reload)
 
     # -- serving
@@ -165,9 +179,18 @@ class BalancerService(Service):
         self._terms.allow_clients = self.settings.allow["clients"]
         self._terms.allow_update = self.settings.allow["update"]
 
-    def _serve_all(self, opened: list[Opened]) -> None:
+    def _serve_all(self, opened: list[Opened]) -> list[str]:
+        """Serve listeners; why some cannot be served, as far as it shows at once. What shows later is logged too."""
+        reasons: list[str] = []
+
+        def cannot(failure: Failure) -> None:
+            reasons.append(failure.getErrorMessage())
+            self.log.critical("{reason}", reason=reasons[-1])
+
         for one in opened:
-            self._serve(one).addCallbacks(lambda _: self._name_ports(), self._cannot_serve)
+            self._serve(one).addCallbacks(lambda _: self._name_ports(), cannot)
+        self._name_ports()
+        return reasons
 
     def _serve(self, opened: Opened) -> Deferred[None]:
         spec = opened.spec
@@ -181,15 +204,6 @@ class BalancerService(Service):
             return opened.serve(self._reactor, BalanceFactory(port))
         opened.serve_hot(hot_loop, lambda descriptor, address: port.hot(hot_loop, descriptor, address))
         return succeed(None)
-
-    def _cannot_serve(self, failure: Failure) -> None:
-        """A Twisted endpoint cannot listen, which shows only when it is tried."""
-        if not isinstance(failure.value, ListenError):
-            failure.raiseException()
-        self.log.critical("{error}", error=failure.getErrorMessage())
-        if not self._started:
-            # startService was not through: the daemon does not come up half
-            raise SystemExit(f"distbal: {failure.getErrorMessage()}")
 
     def _name_ports(self) -> None:
         """The status page names the first port of each kind."""
