@@ -87,22 +87,25 @@ def test_an_interrupt_leaves_nothing(demo: Demo) -> None:
     assert demo.process
     until(lambda: "/72  hare" in demo.said(), "the build")
     started = family(demo.process.pid)
-    assert {"distccd", "make"} <= {name for _, name in started}
-    (make,) = [pid for pid, name in started if name == "make"]
+    assert {"distccd", "make"} <= set(started.values())
+    make = next(pid for (pid, _), name in started.items() if name == "make")
     work = Path(f"/proc/{make}/cwd").resolve().parent
     assert work.name.startswith("distbal-demo-")
     demo.process.send_signal(signal.SIGINT)
     assert demo.end() == 128 + signal.SIGINT
     assert "nothing is left behind" in demo.said()
-    assert not [name for pid, name in started if (pid, name) in family(pid)]
+    assert not [name for process, name in started.items() if process in family(process[0])]
     assert not work.exists()
 
 
-def family(pid: int) -> set[tuple[int, str]]:
-    """The process and all that come from it, by number and name; nothing where it is gone."""
+def family(pid: int) -> dict[tuple[int, str], str]:
+    """The process and all that come from it, by number and time of start: the name. Empty where it is gone."""
     try:
-        members = {(pid, Path(f"/proc/{pid}/comm").read_text().strip())}
+        name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
+        members = {(pid, rest.split()[19]): name}
         children = [child for tasks in Path(f"/proc/{pid}/task").glob("*/children") for child in tasks.read_text().split()]
     except OSError:
-        return set()
-    return members.union(*(family(int(child)) for child in children))
+        return {}
+    for child in children:
+        members |= family(int(child))
+    return members
