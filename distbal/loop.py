@@ -26,10 +26,8 @@ from zope.interface import implementer
 from distbal.complaints import Complaints
 from distbal.requests import Outcome
 
-#: events served in one turn of the reactor: some 5 ms of work
-BATCH = 256
-#: events at once that promise more
-CROWD = 2
+#: events served in one turn of the reactor: some 4 ms of work
+BATCH = 128
 #: seconds after which accepting is tried again when no descriptor of ours became free meanwhile
 RETRY_ACCEPT = 1.0
 #: connections that one listener takes in before others have their turn
@@ -236,15 +234,12 @@ class HotLoop:
     def doRead(self) -> None:
         """Serve what has happened, at most a batch of it.
 
-        While there is a crowd we look again at once: a turn of the reactor costs as much as a few events of ours.
+        We look again before the reactor does: a look costs 1 us, a turn of the reactor ten.
         """
         served = 0
-        while served < BATCH:
-            events = self._poll(0, BATCH - served)
+        while served < BATCH and (events := self._poll(0, BATCH - served)):
             self._serve(events)
             served += len(events)
-            if len(events) < CROWD:
-                break
 
     # -- the inside
 

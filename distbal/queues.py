@@ -17,10 +17,13 @@ from typing import Protocol
 
 from distbal.hosts import Host
 from distbal.ranking import Ranking
-from distbal.requests import Ticket
+from distbal.requests import Request, Ticket
 
 #: waiters by ticket id, longest wait first (ids grow with time)
 Line = OrderedDict[int, Ticket]
+#: which hosts will do: the pool, and the hosts to leave out. Waiters of one kind stand in one line, so that none has to be
+#: passed over; there are as many kinds as pools, and a few more while jobs are tried again elsewhere.
+Kind = tuple[str, frozenset[str]]
 
 
 class WaitQueue(Protocol):
@@ -36,45 +39,49 @@ class WaitQueue(Protocol):
         """The next waiter that this host can serve, taken out; None when there is none."""
 
 
-def first_in(line: Line, host: Host) -> Ticket | None:
-    """Who of one line has waited longest and does not leave this host out."""
-    for ticket in line.values():
-        if host.spec.name not in ticket.request.exclude:
-            return ticket
-    return None
+def kind_of(request: Request) -> Kind:
+    """Which hosts will do for a request."""
+    return request.pool, frozenset(request.exclude)
+
+
+def will_do(host: Host, kind: Kind) -> bool:
+    """Whether a host can serve the waiters of a kind."""
+    return kind[0] in host.spec.pools and host.spec.name not in kind[1]
 
 
 class FifoQueue:
     """Longest wait first, whoever it is."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, Line] = {}
+        #: none of them empty
+        self._lines: dict[Kind, Line] = {}
 
     def add(self, ticket: Ticket) -> None:
-        self._lines.setdefault(ticket.request.pool, OrderedDict())[ticket.id] = ticket
+        self._lines.setdefault(kind_of(ticket.request), OrderedDict())[ticket.id] = ticket
 
     def remove(self, ticket: Ticket) -> None:
-        line = self._lines[ticket.request.pool]
+        kind = kind_of(ticket.request)
+        line = self._lines[kind]
         del line[ticket.id]
         if not line:
-            del self._lines[ticket.request.pool]
+            del self._lines[kind]
 
     def take(self, host: Host) -> Ticket | None:
-        heads = (first_in(self._lines[pool], host) for pool in host.spec.pools if pool in self._lines)
-        ticket = min((head for head in heads if head is not None), key=lambda head: head.id, default=None)
+        heads = [next(iter(line.values())) for kind, line in self._lines.items() if will_do(host, kind)]
+        ticket = min(heads, key=lambda head: head.id, default=None)
         if ticket is not None:
             self.remove(ticket)
         return ticket
 
 
 class _Client:
-    """One client that waits: when its turn comes, and its lines by pool (none of them empty)."""
+    """One client that waits: when its turn comes, and its lines by kind (none of them empty)."""
 
     __slots__ = ("lines", "turn")
 
     def __init__(self, turn: int) -> None:
         self.turn = turn
-        self.lines: dict[str, Line] = {}
+        self.lines: dict[Kind, Line] = {}
 
 
 class FairQueue:
@@ -82,69 +89,60 @@ class FairQueue:
 
     def __init__(self) -> None:
         self._clients: dict[str, _Client] = {}
-        #: by pool: the clients that wait in it (by their fairness key), in the order of their turns
-        self._turns: dict[str, Ranking[str]] = {}
+        #: by kind: the clients that have a line of it (by their fairness key), in the order of their turns; none of them empty
+        self._turns: dict[Kind, Ranking[str]] = {}
         self._last_turn = 0
 
     def add(self, ticket: Ticket) -> None:
-        request = ticket.request
-        client = self._clients.get(request.key)
+        key, kind = ticket.request.key, kind_of(ticket.request)
+        client = self._clients.get(key)
         if client is None:
-            client = self._clients[request.key] = _Client(self._new_turn())
-        line = client.lines.get(request.pool)
+            client = self._clients[key] = _Client(self._new_turn())
+        line = client.lines.get(kind)
         if line is None:
-            line = client.lines[request.pool] = OrderedDict()
-            self._turns.setdefault(request.pool, Ranking()).put(request.key, client.turn)
+            line = client.lines[kind] = OrderedDict()
+            self._turns.setdefault(kind, Ranking()).put(key, client.turn)
         line[ticket.id] = ticket
 
     def remove(self, ticket: Ticket) -> None:
-        request = ticket.request
-        client = self._clients[request.key]
-        line = client.lines[request.pool]
+        key, kind = ticket.request.key, kind_of(ticket.request)
+        client = self._clients[key]
+        line = client.lines[kind]
         del line[ticket.id]
-        if not line:
-            del client.lines[request.pool]
-            turns = self._turns[request.pool]
-            turns.discard(request.key)
-            if not turns:
-                del self._turns[request.pool]
-            if not client.lines:
-                del self._clients[request.key]
+        if line:
+            return
+        del client.lines[kind]
+        if not client.lines:
+            del self._clients[key]
+        turns = self._turns[kind]
+        turns.discard(key)
+        if not turns:
+            del self._turns[kind]
 
     def take(self, host: Host) -> Ticket | None:
-        best: tuple[int, Ticket] | None = None
-        for pool in host.spec.pools:
-            if pool in self._turns:
-                head = self._head(pool, host)
-                # one client in two pools has one turn: then the longer wait decides
-                if head is not None and (best is None or (head[0], head[1].id) < (best[0], best[1].id)):
-                    best = head
-        if best is None:
+        heads = [self._head(kind) for kind in self._turns if will_do(host, kind)]
+        if not heads:
             return None
-        ticket = best[1]
+        # one client with two lines has one turn: then the longer wait decides
+        _, _, ticket = min(heads)
         self.remove(ticket)
         self._to_the_back(ticket.request.key)
         return ticket
 
-    def _head(self, pool: str, host: Host) -> tuple[int, Ticket] | None:
-        """Whose turn it is in one pool, as (turn, ticket): the first client that has a waiter for this host."""
-
-        def has_none(key: str) -> bool:
-            return first_in(self._clients[key].lines[pool], host) is None
-
-        key = self._turns[pool].first(has_none)
-        if key is None:
-            return None
+    def _head(self, kind: Kind) -> tuple[int, int, Ticket]:
+        """Whose turn it is for one kind, as (turn, ticket id, ticket)."""
+        key = self._turns[kind].first()
+        assert key is not None, "an empty ranking was kept"  # noqa: S101 (a bug in this class, and for the type checker)
         client = self._clients[key]
-        ticket = first_in(client.lines[pool], host)
-        return (client.turn, ticket) if ticket is not None else None
+        ticket_id, ticket = next(iter(client.lines[kind].items()))
+        return client.turn, ticket_id, ticket
 
     def _to_the_back(self, key: str) -> None:
         client = self._clients.get(key)
         if client is not None:
             client.turn = self._new_turn()
-            for pool in client.lines:
-                self._turns[pool].put(key, client.turn)
+            for kind in client.lines:
+                self._turns[kind].put(key, client.turn)
 
     def _new_turn(self) -> int:
         self._last_turn += 1

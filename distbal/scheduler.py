@@ -131,7 +131,8 @@ class Scheduler:
         host.leases -= 1
         host.held += now - lease.granted
         self._counts["ended"] += 1
-        lease.ticket.holder = None
+        # what the history keeps is let go of by everybody else, and is no circle
+        lease.ticket.holder = lease.ticket.lease = None
         self.history.ended(lease, outcome, now)
         if host.removed and not host.leases:
             self._forget(host)
@@ -192,10 +193,13 @@ class Scheduler:
     def configure(self, farm: Farm, now: float) -> list[Lease]:
         """Take another farm in: new hosts join, changed slots and ranks apply, hosts that are gone drain.
 
-        Verdicts and what a person decided stay with their hosts; waiters keep their age.
+        Verdicts and what a person decided stay with their hosts, as long as these are in the file or have leases; waiters keep
+        their age.
 
         :returns: leases to deliver.
+        :raises KeyError: no such policy or order; nothing has changed.
         """
+        POLICIES[farm.policy], DISCIPLINES[farm.order]
         if farm.order != self._farm.order:
             self._queue = DISCIPLINES[farm.order]()
             for ticket in self._waiters.values():

@@ -75,8 +75,8 @@ MUTANTS = (
     Mutant(
         "who came last is served first",
         "queues.py",
-        "for ticket in line.values():",
-        "for ticket in reversed(line.values()):",
+        "ticket_id, ticket = next(iter(client.lines[kind].items()))",
+        "ticket_id, ticket = next(reversed(client.lines[kind].items()))",
     ),
     Mutant(
         "a client that was served keeps its turn",
@@ -87,8 +87,8 @@ MUTANTS = (
     Mutant(
         "a client in two pools has two turns",
         "queues.py",
-        "            for pool in client.lines:\n                self._turns",
-        "            for pool in list(client.lines)[:1]:\n                self._turns",
+        "            for kind in client.lines:\n                self._turns",
+        "            for kind in list(client.lines)[:1]:\n                self._turns",
     ),
     Mutant(
         "a host that left the file is given jobs",
