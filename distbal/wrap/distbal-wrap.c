@@ -169,6 +169,9 @@ static void take(const char *reply) {
     /* distcc avoids a host that failed for 60 s, and its list has only this one: everything would stay here for a minute.
      * With 1 s it gives up on the host for this compile alone; with 0 it would try it for ever. */
     if (!getenv("DISTCC_BACKOFF_PERIOD")) put("DISTCC_BACKOFF_PERIOD", "1");
+    /* With a server in hand, what distcc still waits for is a local slot to preprocess in, and it looks once a second: the
+     * server would be idle meanwhile. */
+    if (!getenv("DISTCC_PAUSE_TIME_MSEC")) put("DISTCC_PAUSE_TIME_MSEC", "20");
     set_mark();
 }
 

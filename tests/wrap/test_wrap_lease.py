@@ -112,10 +112,11 @@ def test_cpus_are_those_that_it_may_run_on(wrap: Wrap, balancer: Balancer) -> No
     assert process.communicate(timeout=PATIENCE)[0] == "--localslots=1 --localslots_cpp=1 box:3632/100"
 
 
-def test_backoff_is_the_users_where_there_is_one(wrap: Wrap, balancer: Balancer) -> None:
-    show = compile_that('printf %s "$DISTCC_BACKOFF_PERIOD"')
-    assert granted(wrap, balancer, show).stdout == "1"
-    wrap.env["DISTCC_BACKOFF_PERIOD"] = "30"
+@pytest.mark.parametrize(("name", "ours"), [("DISTCC_BACKOFF_PERIOD", "1"), ("DISTCC_PAUSE_TIME_MSEC", "20")])
+def test_what_distcc_waits_is_the_users_where_they_said_so(wrap: Wrap, balancer: Balancer, name: str, ours: str) -> None:
+    show = compile_that(f'printf %s "${name}"')
+    assert granted(wrap, balancer, show).stdout == ours
+    wrap.env[name] = "30"
     assert granted(wrap, balancer, show).stdout == "30"
 
 
@@ -138,7 +139,7 @@ print(json.dumps({
 
 
 def test_nothing_else_changes(wrap: Wrap, balancer: Balancer) -> None:
-    """The command sees the process that it would see without the program in front, but for the lease and four variables."""
+    """The command sees the process that it would see without the program in front, but for the lease and five variables."""
     command = [sys.executable, "-c", SURROUNDINGS, "an argument", "", "x.c"]
     plain = json.loads(wrap.start(command[1:], program=command[0]).communicate(timeout=PATIENCE)[0])
     with wrap.running(command) as process:
@@ -150,6 +151,7 @@ def test_nothing_else_changes(wrap: Wrap, balancer: Balancer) -> None:
     assert {name: env[name] for name in env if env[name] != plain_env.get(name)} == {
         "DISTCC_HOSTS": f"{LOCAL} box:3632/100",
         "DISTCC_BACKOFF_PERIOD": "1",
+        "DISTCC_PAUSE_TIME_MSEC": "20",
         "DISTBAL_WRAPPED": str(leased["pid"]),
     }
     assert plain_env.keys() <= env.keys()
