@@ -140,6 +140,8 @@ class LocalLeases:
         try:
             while line:
                 lease = line.popleft()
+                if lease.ticket.lease is not lease:
+                    continue  # one that was told before took its holder along, which gave it back already
                 try:
                     cast("Taker", lease.ticket.holder).granted(lease)
                 except Exception:  # noqa: BLE001 (whatever it is, the others must be told)
