@@ -41,6 +41,6 @@ class Complaints:
         self._kinds[form] = (began, count + 1)
         if count >= BURST:
             return
-        more = " (and {suppressed} more like this in the last minute)" if suppressed else ""
+        more = " (and {suppressed} more like this before)" if suppressed else ""
         last = " (more of these within a minute are only counted)" if count == BURST - 1 else ""
         self._log.warn(form + more + last, suppressed=suppressed, **fields)
