@@ -6,6 +6,7 @@ A client of 5656 is one descriptor. The usual soft limit of 1,024 is a relic tha
 from __future__ import annotations
 
 import resource
+import sys
 from pathlib import Path
 
 #: descriptors kept for everything but hot clients: log files, the status and update ports, a reload, what libraries open
@@ -20,8 +21,9 @@ def raise_limit() -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (OSError, ValueError):
             # macOS says "unlimited" and then refuses it: what we have must do
-            return soft
-    return hard
+            hard = soft
+    # no limit has a number below zero
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
 def room_for_clients(limit: int) -> int:
