@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, Logger, LogLevel, capturedLogs, formatEvent
@@ -19,7 +21,7 @@ def complain(clock: Clock) -> Complaints:
     return Complaints(Logger("distbal.strangers"), clock.seconds)
 
 
-def texts(events: list[LogEvent]) -> list[str | None]:
+def texts(events: Sequence[LogEvent]) -> list[str | None]:
     return [formatEvent(event) for event in events]
 
 
