@@ -12,10 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from distbal import wire
 from distbal.access import AccessList, plain
@@ -204,6 +205,7 @@ class HotClient(BalanceClient, Connection):
         self.loop.end(self)
 
 
+@implementer(IHalfCloseableProtocol)
 class BalanceProtocol(BalanceClient, Protocol):
     """A client of 5656 on a Twisted transport. Bytes that it sends are ignored, like the original ignores them."""
 
@@ -214,6 +216,13 @@ class BalanceProtocol(BalanceClient, Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.left(Outcome.CLOSED if isinstance(reason.value, ConnectionDone) else Outcome.RESET)
+
+    def readConnectionLost(self) -> None:
+        # it ended its side, which ends the lease; a grant that is on its way still reaches it
+        self.left(Outcome.CLOSED)
+
+    def writeConnectionLost(self) -> None:
+        """Never: our side ends with the connection."""
 
     def deliver(self, line: bytes) -> bool:
         self.transport.write(line)
@@ -238,6 +247,7 @@ class BalanceFactory(Factory):
 # -- 5657 and 5658 -----------------------------------------------------------------------------------------------------------
 
 
+@implementer(IHalfCloseableProtocol)
 class BriefProtocol(Protocol):
     """A short conversation, which nobody can make long: whoever stays too long is cut off.
 
@@ -264,6 +274,13 @@ class BriefProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if not self._parting:
             self.received(data)
+
+    def readConnectionLost(self) -> None:
+        # the peer has said all, and may still listen: it gets what is on its way
+        self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Our side is closed, as :meth:`part` wanted; now the peer closes its own."""
 
     def received(self, data: bytes) -> None:
         """Bytes from the peer, while the conversation is not over."""
