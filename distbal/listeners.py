@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from twisted.internet import unix
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
@@ -41,8 +42,12 @@ class Opened:
             self._sock = listening.listen_tcp(spec.at.host, spec.at.port)
             self.port = self._sock.getsockname()[1]
         elif spec.at.kind == "unix":
-            mode = listening.ADMIN_MODE if spec.kind == "update" else listening.CLIENTS_MODE
-            self._sock = listening.listen_unix(spec.at.path, mode)
+            self._sock = listening.listen_unix(spec.at.path, self._mode)
+
+    @property
+    def _mode(self) -> int:
+        """Who may connect to a Unix socket."""
+        return listening.ADMIN_MODE if self.spec.kind == "update" else listening.CLIENTS_MODE
 
     @property
     def is_socket(self) -> bool:
@@ -64,7 +69,7 @@ class Opened:
         """
         if self._sock is not None:
             # the reactor works on a duplicate of its own
-            port = reactor.adoptStreamPort(self._sock.fileno(), self._sock.family, factory)
+            port = self._adopt(reactor, self._sock, factory)
             self._sock.close()
             self._sock = None
             self._stop = port.stopListening
@@ -75,9 +80,21 @@ class Opened:
             self._stop = port.stopListening
 
         def cannot(failure: Failure) -> None:
-            raise ListenError(f"cannot listen on {self.spec.at}: {failure.getErrorMessage()}") from failure.value
+            # Twisted looks for a socket of systemd's in a list and in a dictionary
+            absent = isinstance(failure.value, LookupError)
+            why = "no such socket was handed over" if absent else failure.getErrorMessage()
+            raise ListenError(f"cannot listen on {self.spec.at}: {why}") from failure.value
 
         return maybeDeferred(_listen, reactor, self.spec.at.description, factory).addCallbacks(listens, cannot)
+
+    def _adopt(self, reactor: Any, sock: socket.socket, factory: Factory) -> Any:
+        if sock.family != socket.AF_UNIX:
+            return reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
+        # adoptStreamPort makes a Unix socket everybody's, and its backlog 50: it offers no way to say otherwise
+        port = unix.Port._fromListeningDescriptor(reactor, sock.fileno(), factory)  # type: ignore[no-untyped-call] # noqa: SLF001
+        port.mode, port.backlog = self._mode, listening.BACKLOG
+        port.startListening()
+        return port
 
     def close(self) -> Deferred[object]:
         """Listen no more. Connections that came by it stay."""

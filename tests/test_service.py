@@ -238,7 +238,8 @@ async def _talk_on_all_ports(one: Balancer) -> None:
         ("tcp:{port}:interface=127.0.0.1", "Address already in use"),
         ("nosuchkind:coop=3", "nosuchkind"),
         ("tcp:0:interface=192.0.2.77", "annot assign requested address"),
-        ("systemd:domain=INET:index=77", ""),
+        ("systemd:domain=INET:index=77", "no such socket was handed over"),
+        ("systemd:domain=INET:name=distbal", "no such socket was handed over"),
     ],
 )
 @pytest_twisted.ensureDeferred
