@@ -133,7 +133,7 @@ class BalancerService(Service):
         self.log.error("{path} was not taken in: nothing has changed", path=self.path)
         return False
 
-    def _take_in(self, loaded: config.Loaded) -> bool:
+    def _take_in(self, loaded: config.Loaded) -> bool | Deferred[bool]:
         """The last step that can fail is to bind new ports; it comes before anything is changed."""
         if not self.running:
             return False
@@ -147,14 +147,18 @@ class BalancerService(Service):
             return self._refuse(reasons)
         for mistake in loaded.warnings:
             self.log.warn("{warning}", warning=describe(self.path, mistake))
-        for one in gone:
-            one.close()
+        closing = DeferredList([one.close() for one in gone])
         self.opened = kept + new
         before, self.settings = self.settings, settings
         self._agree()
-        self._serve_all(new)
         self.leases.configure(settings.farm)
         self._tell_changes(before)
+        # an endpoint that listens on the port of one that is gone can do so only when that one has closed
+        return closing.addCallback(lambda _: self._serve_new(new))
+
+    def _serve_new(self, new: list[Opened]) -> bool:
+        if self.running:
+            self._serve_all(new)
         return True
 
     def _tell_changes(self, before: config.Settings) -> None:
@@ -184,12 +188,15 @@ class BalancerService(Service):
         """Serve listeners; why some cannot be served, as far as it shows at once. What shows later is logged too."""
         reasons: list[str] = []
 
-        def cannot(failure: Failure) -> None:
+        def cannot(failure: Failure, one: Opened) -> None:
             reasons.append(failure.getErrorMessage())
             self.log.critical("{reason}", reason=reasons[-1])
+            if one in self.opened:
+                # so that the next reload tries it again
+                self.opened.remove(one)
 
-        for one in opened:
-            self._serve(one).addCallbacks(lambda _: self._name_ports(), cannot)
+        for one in list(opened):
+            self._serve(one).addCallbacks(lambda _: self._name_ports(), cannot, errbackArgs=(one,))
         self._name_ports()
         return reasons
 

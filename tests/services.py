@@ -82,9 +82,12 @@ class Client(Protocol):
         await until(lambda: self.heard.endswith(b"\n") or self.over, f"{line!r}")
         assert self.heard == line
 
+    async def ends(self) -> None:
+        await until(lambda: self.over, "the end of a connection")
+
     async def leave(self) -> None:
         self.transport.abortConnection()
-        await until(lambda: self.over, "the end of a connection")
+        await self.ends()
 
 
 async def connect(where: int | str) -> Client:
@@ -116,13 +119,13 @@ class Balancer:
 
     async def page(self) -> wire.ParsedStatus:
         client = await connect(self.port("status"))
-        await until(lambda: client.over, "the end of the status page")
+        await client.ends()
         return wire.parse_status(client.heard)
 
     async def say(self, line: bytes) -> None:
         client = await connect(self.port("update"))
         client.transport.write(line)
-        await until(lambda: client.over, "the end of the update")
+        await client.ends()
 
     def hosts(self) -> dict[str, HostState]:
         return {host.spec.name: host for host in self.service.leases.snapshot().hosts}

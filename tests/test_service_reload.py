@@ -1,0 +1,444 @@
+"""A reload takes all of a file in, or nothing of it: shown on the running service, with clients that stay connected."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+from distbal import config
+from tests.services import ANY, LISTEN, ONE, Balancer, Client, Lines, balancer, connect, taken_port, takes_connections, until
+from tests.support import LoggedErrors, free_port
+
+
+@pytest.fixture(autouse=True)
+def reactor_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reactor's own clock comes back after each test."""
+    monkeypatch.setattr(reactor, "seconds", reactor.seconds)
+
+
+@pytest.fixture
+def log() -> Iterator[Lines]:
+    with Lines() as lines:
+        yield lines
+
+
+def said(errors: LoggedErrors) -> list[str]:
+    """The errors that were logged, as text."""
+    return [str(event.get("reason") or event["log_format"]) for event in errors.flush()]
+
+
+def modes(directory: Path) -> dict[str, int]:
+    """Who may connect to each Unix socket there."""
+    return {path.name: path.stat().st_mode & 0o777 for path in directory.iterdir() if path.is_socket()}
+
+
+async def leave(one: Balancer, *clients: Client) -> None:
+    for client in clients:
+        await client.leave()
+    await one.await_leases(0)
+
+
+# -- hosts --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_new_host_joins_and_those_who_wait_get_it_at_once(tmp_path: Path, log: Lines) -> None:
+    async with balancer(tmp_path, ONE + LISTEN) as one:
+        first = await one.client(waits_behind=-1)
+        second = await one.client(waits_behind=0)
+        third = await one.client(waits_behind=1)
+        assert await one.reload(f"hosts: [alpha/1, beta/1]\n{LISTEN}")
+        await second.hears(b"beta\r\n")
+        assert (third.heard, one.counts()) == (b"", (2, 1))
+        assert f"{one.file} was taken in: 1 hosts added, 0 removed, 0 changed" in log
+        await leave(one, third, first, second)
+
+
+@pytest_twisted.ensureDeferred
+async def test_slots_change(tmp_path: Path, log: Lines) -> None:
+    async with balancer(tmp_path, f"hosts: [alpha/1]\n{LISTEN}") as one:
+        clients = [await one.client(waits_behind=number - 1) for number in range(3)]
+        assert await one.reload(f"hosts: [alpha/3]\n{LISTEN}")
+        for client in clients:
+            await client.hears(b"alpha\r\n")
+        assert await one.reload(f"hosts: [alpha/2]\n{LISTEN}")
+        # three run on, and the next one comes in when one of two slots is free
+        waits = await one.client(waits_behind=0)
+        await clients[0].leave()
+        await one.await_leases(2)
+        assert one.counts() == (2, 1)
+        await clients[1].leave()
+        await waits.hears(b"alpha\r\n")
+        assert log.of("info").count(f"{one.file} was taken in: 0 hosts added, 0 removed, 1 changed") == 2
+        await leave(one, *clients[2:], waits)
+
+
+@pytest_twisted.ensureDeferred
+async def test_ranks_change(tmp_path: Path) -> None:
+    async with balancer(tmp_path, f"hosts: [alpha/1, beta/1]\n{LISTEN}") as one:
+        assert await one.reload(f"hosts: [beta/1, alpha/1]\n{LISTEN}")
+        first = await one.client()
+        await first.hears(b"beta\r\n")
+        second = await one.client()
+        await second.hears(b"alpha\r\n")
+        await leave(one, first, second)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_removed_host_drains_and_is_forgotten(tmp_path: Path, log: Lines) -> None:
+    async with balancer(tmp_path, f"hosts: [alpha/2, beta/1]\n{LISTEN}") as one:
+        runs = await one.client()
+        await runs.hears(b"alpha\r\n")
+        assert await one.reload(f"hosts: [beta/1]\n{LISTEN}")
+        assert f"{one.file} was taken in: 0 hosts added, 1 removed, 1 changed" in log
+        alpha = one.hosts()["alpha"]
+        assert (alpha.removed, alpha.available, alpha.leases) == (True, False, 1)
+        assert not runs.over
+        other = await one.client()
+        await other.hears(b"beta\r\n")
+        waits = await one.client(waits_behind=0)
+        await runs.leave()
+        await until(lambda: "alpha" not in one.hosts(), "alpha's end")
+        assert waits.heard == b""
+        await one.say(b"alpha up\n")
+        assert "no host 'alpha' in the file" in log
+        await leave(one, waits, other)
+
+
+@pytest_twisted.ensureDeferred
+async def test_verdicts_outlive_a_reload(tmp_path: Path) -> None:
+    async with balancer(tmp_path, f"hosts: [alpha/1, beta/1]\n{LISTEN}") as one:
+        await one.say(b"alpha down\n")
+        assert await one.reload(f"hosts: [alpha/4, beta/1]\n{LISTEN}")
+        assert {name: host.up for name, host in one.hosts().items()} == {"alpha": False, "beta": True}
+
+
+# -- everything else ----------------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_policy_changes(tmp_path: Path) -> None:
+    async with balancer(tmp_path, f"hosts: [alpha/4, beta/4]\n{LISTEN}") as one:
+        clients = [await one.client(), await one.client()]
+        for client in clients:
+            await client.hears(b"alpha\r\n")
+        assert await one.reload(f"hosts: [alpha/4, beta/4]\npolicy: least-loaded\n{LISTEN}")
+        clients.append(await one.client())
+        await clients[2].hears(b"beta\r\n")
+        await leave(one, *clients)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_order_of_the_queue_changes_and_nobody_loses_a_place(tmp_path: Path) -> None:
+    async with balancer(tmp_path, f"{ONE}queue: {{order: fair}}\n{LISTEN}") as one:
+        holds = await one.client(waits_behind=-1)
+        waits = [await one.client(waits_behind=number) for number in range(3)]
+        assert await one.reload(f"{ONE}queue: {{order: fifo}}\n{LISTEN}")
+        assert one.counts() == (1, 3)
+        for client in waits:
+            await holds.leave()
+            await client.hears(b"alpha\r\n")
+            holds = client
+        await leave(one, holds)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_bound_on_waiting_holds_for_those_who_wait_already(tmp_path: Path) -> None:
+    async with balancer(tmp_path, ONE + LISTEN) as one:
+        holds = await one.client(waits_behind=-1)
+        waits = await one.client(waits_behind=0)
+        assert await one.reload(f"{ONE}queue: {{wait: 0.01}}\n{LISTEN}")
+        await waits.ends()
+        assert (waits.heard, one.counts()) == (b"", (1, 0))
+        assert await one.reload(ONE + LISTEN)
+        patient = await one.client(waits_behind=0)
+        await holds.leave()
+        await patient.hears(b"alpha\r\n")
+        await leave(one, patient)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_reply_changes(tmp_path: Path) -> None:
+    async with balancer(tmp_path, f"hosts: ['alpha/2,lzo']\n{LISTEN}") as one:
+        first = await one.client()
+        await first.hears(b"alpha,lzo\r\n")
+        assert await one.reload(f"hosts: ['alpha/2,lzo']\nreply: '{{name}}/100{{options}}'\n{LISTEN}")
+        second = await one.client()
+        await second.hears(b"alpha/100,lzo\r\n")
+        await leave(one, first, second)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_may_come_changes(tmp_path: Path, log: Lines) -> None:
+    async with balancer(tmp_path, f"hosts: [alpha/2]\n{LISTEN}") as one:
+        inside = await one.client()
+        await inside.hears(b"alpha\r\n")
+        assert await one.reload(f"hosts: [alpha/2]\nallow: {{clients: [10.0.0.0/8], update: [10.0.0.0/8]}}\n{LISTEN}")
+        for kind in ("balance", "status", "update"):
+            stranger = await connect(one.port(kind))
+            await stranger.ends()
+            assert stranger.heard == b""
+        assert len([line for line in log.of("warn") if "turned away" in line]) == 3
+        assert (inside.over, one.counts()) == (False, (1, 0))
+        assert await one.reload(f"hosts: [alpha/2]\n{LISTEN}")
+        second = await one.client()
+        await second.hears(b"alpha\r\n")
+        await leave(one, inside, second)
+
+
+# -- files that cannot be used ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        (f"hosts: [beta/0]\n{LISTEN}", ":1: hosts[0]: a host has at least 1 slot"),
+        (f"hosts: [beta/1\n{LISTEN}", ":"),
+        ("", ": is empty"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_bad_file_changes_nothing(tmp_path: Path, logged_errors: LoggedErrors, text: str, first: str) -> None:
+    async with balancer(tmp_path, ONE + LISTEN) as one:
+        before = one.service.settings
+        client = await one.client()
+        await client.hears(b"alpha\r\n")
+        assert not await one.reload(text)
+        assert one.service.settings is before
+        *mistakes, last = said(logged_errors)
+        assert mistakes
+        assert all(mistake.startswith(f"{one.file}:") for mistake in mistakes)
+        if first != ": is empty":
+            assert mistakes[0].startswith(f"{one.file}{first}")
+        assert last == "{path} was not taken in: nothing has changed"
+        assert (client.over, one.counts()) == (False, (1, 0))
+        assert await one.reload(f"hosts: [alpha/2]\n{LISTEN}")
+        await leave(one, client)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_that_is_gone_changes_nothing(tmp_path: Path, logged_errors: LoggedErrors) -> None:
+    async with balancer(tmp_path, ONE + LISTEN) as one:
+        one.file.unlink()
+        assert not await one.service.reload()
+        assert said(logged_errors)[0] == f"{one.file}: cannot be read: no such file or directory"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_bug_in_reading_is_told_and_changes_nothing(
+    tmp_path: Path, logged_errors: LoggedErrors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with balancer(tmp_path, ONE + LISTEN) as one:
+        with monkeypatch.context() as planted:
+            planted.setattr(config, "load", lambda path: 1 / 0)
+            assert not await one.service.reload()
+        (event,) = logged_errors.flush()
+        assert isinstance(event["log_failure"].value, ZeroDivisionError)
+        assert await one.service.reload()
+
+
+# -- listeners ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_port_in_use_changes_nothing(tmp_path: Path, logged_errors: LoggedErrors) -> None:
+    async with balancer(tmp_path, ONE + LISTEN) as one:
+        ports = one.ports
+        fresh = free_port()
+        with taken_port() as port:
+            listen = f"listen: {{balance: '127.0.0.1:{fresh}', status: '127.0.0.1:{port}', update: null}}\n"
+            assert not await one.reload(f"hosts: [alpha/1, beta/1]\n{listen}")
+        assert said(logged_errors)[0].startswith(f"cannot listen on 127.0.0.1:{port}: it is in use")
+        assert (one.ports, set(one.hosts())) == (ports, {"alpha"})
+        assert not takes_connections(fresh)
+        client = await one.client()
+        await client.hears(b"alpha\r\n")
+        await leave(one, client)
+        assert (await one.page()).status_port == ports["status"]
+        # the same file is good when the other program has gone
+        assert await one.service.reload()
+        assert one.ports == {"balance": fresh, "status": port}
+
+
+@pytest_twisted.ensureDeferred
+async def test_listeners_come_and_go(tmp_path: Path) -> None:
+    hosts = "hosts: [alpha/1, {name: tau, slots: 1, pools: [arm]}]\n"
+    async with balancer(tmp_path, hosts + LISTEN) as one:
+        ports = one.ports
+        stays = await one.client()
+        await stays.hears(b"alpha\r\n")
+        fresh = free_port()
+        more = f"listen: {{balance: ['{ANY}', {{at: '127.0.0.1:{fresh}', pool: arm}}], status: '{ANY}', update: null}}\n"
+        assert await one.reload(hosts + more)
+        assert [one.port("balance"), one.port("balance", 1), one.port("status")] == [ports["balance"], fresh, ports["status"]]
+        assert not takes_connections(ports["update"])
+        other = await connect(fresh)
+        await other.hears(b"tau\r\n")
+        assert await one.reload(hosts + LISTEN)
+        assert not takes_connections(fresh)
+        assert takes_connections(one.port("update"))
+        assert (other.over, stays.over) == (False, False)
+        await one.await_leases(2)
+        await leave(one, other, stays)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_listener_goes_and_its_clients_stay(tmp_path: Path) -> None:
+    async with balancer(tmp_path, ONE + LISTEN) as one:
+        ports = one.ports
+        served = await one.client(waits_behind=-1)
+        waits = await one.client(waits_behind=0)
+        fresh = free_port()
+        assert await one.reload(f"{ONE}listen: {{balance: '127.0.0.1:{fresh}', status: '{ANY}', update: '{ANY}'}}\n")
+        assert one.ports == ports | {"balance": fresh}
+        assert not takes_connections(ports["balance"])
+        assert (await one.page()).balance_port == fresh
+        await served.leave()
+        await waits.hears(b"alpha\r\n")
+        await leave(one, waits)
+
+
+@pytest.mark.parametrize("place", ["{port}", "0.0.0.0:{port}", "'[::]:{port}'"])
+@pytest_twisted.ensureDeferred
+async def test_a_listener_on_its_own_port_is_refused_in_words(tmp_path: Path, logged_errors: LoggedErrors, place: str) -> None:
+    port = free_port()
+    off = "status: null, update: null"
+    async with balancer(tmp_path, f"{ONE}listen: {{balance: {port}, {off}}}\n") as one:
+        moved = {"{port}": f"127.0.0.1:{port}"}.get(place, place.format(port=port))
+        assert not await one.reload(f"{ONE}listen: {{balance: {moved}, {off}}}\n")
+        first, second, _ = said(logged_errors)
+        assert first.startswith(f"cannot listen on {moved.strip(chr(39))}: it is in use")
+        assert second == f"distbal itself listens on {port}: to listen there otherwise, restart it"
+        client = await one.client()
+        await client.hears(b"alpha\r\n")
+        await leave(one, client)
+
+
+@pytest_twisted.ensureDeferred
+async def test_unix_sockets_come_and_go(tmp_path: Path, logged_errors: LoggedErrors) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    text = f"{ONE}listen: {{balance: 'unix:{first}', status: 'unix:{tmp_path}/status', update: 'unix:{tmp_path}/update'}}\n"
+    async with balancer(tmp_path, text) as one:
+        # clients may be of any account; who changes something is of the owner's or the group's
+        assert modes(tmp_path) == {"first": 0o666, "status": 0o666, "update": 0o660}
+        client = await connect(str(first))
+        await client.hears(b"alpha\r\n")
+        page = await connect(str(tmp_path / "status"))
+        await page.ends()
+        assert page.heard.startswith(b"BalanceTcpPort = 0, StatusTcpPort = 0\r\n")
+        update = await connect(str(tmp_path / "update"))
+        update.transport.write(b"alpha down\n")
+        await update.ends()
+        assert not one.hosts()["alpha"].up
+        # a path that somebody listens on, this very process included, stays whose it is
+        assert not await one.reload(
+            text.replace("status: 'unix:", f"status: ['unix:{first}', 'unix:").replace("status'", "status']")
+        )
+        said(logged_errors)
+        assert first.exists()
+        assert await one.reload(text.replace(str(first), str(second)))
+        assert (first.exists(), second.exists(), client.over) == (False, True, False)
+        await leave(one, client)
+    assert modes(tmp_path) == {}
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_endpoint_is_taken_in_later(tmp_path: Path) -> None:
+    async with balancer(tmp_path, ONE + LISTEN) as one:
+        place = "tcp:0:interface=127.0.0.1"
+        assert await one.reload(f"{ONE}listen: {{balance: ['{ANY}', '{place}'], status: '{ANY}', update: '{ANY}'}}\n")
+        await until(lambda: one.port("balance", 1) != 0, "the endpoint's port")
+        client = await connect(one.port("balance", 1))
+        await client.hears(b"alpha\r\n")
+        await leave(one, client)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_endpoint_that_could_not_listen_is_tried_again(tmp_path: Path, logged_errors: LoggedErrors) -> None:
+    async with balancer(tmp_path, ONE + LISTEN) as one:
+        with taken_port() as port:
+            place = f"tcp:{port}:interface=127.0.0.1"
+            text = f"{ONE}listen: {{balance: ['{ANY}', '{place}'], status: '{ANY}', update: '{ANY}'}}\n"
+            await one.reload(text)
+            assert said(logged_errors)[0].startswith(f"cannot listen on {place}: ")
+        assert await one.service.reload()
+        client = await connect(port)
+        await client.hears(b"alpha\r\n")
+        await leave(one, client)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_endpoint_changes_on_its_own_port(tmp_path: Path) -> None:
+    place = f"tcp:{free_port()}:interface=127.0.0.1"
+    async with balancer(tmp_path, f"{ONE}listen: {{balance: '{place}', status: null, update: null}}\n") as one:
+        stays = await one.client()
+        await stays.hears(b"alpha\r\n")
+        port = one.port("balance")
+        assert await one.reload(f"hosts: [alpha/2]\nlisten: {{balance: '{place}:backlog=99', status: null, update: null}}\n")
+        client = await connect(port)
+        await client.hears(b"alpha\r\n")
+        await leave(one, client, stays)
+
+
+# -- one at a time ------------------------------------------------------------------------------------------------------------
+
+
+class Pipe:
+    """hosts.yaml as a named pipe: whoever reads it waits until the test writes."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        file.unlink()
+        os.mkfifo(file)
+
+    def feed(self, text: str) -> Deferred[int]:
+        """Fires when somebody has come to read, and been given this."""
+        return deferToThread(self.file.write_text, text)
+
+
+@pytest_twisted.ensureDeferred
+async def test_reloads_come_one_after_the_other(tmp_path: Path, log: Lines) -> None:
+    async with balancer(tmp_path, ONE + LISTEN) as one:
+        pipe = Pipe(one.file)
+        results: list[bool] = []
+        reloads = [one.service.reload().addCallback(results.append) for _ in range(2)]
+        client = await one.client()
+        await client.hears(b"alpha\r\n")  # jobs go on meanwhile
+        await pipe.feed(f"hosts: [alpha/1, beta/1]\n{LISTEN}")
+        await reloads[0]
+        assert (results, set(one.hosts())) == ([True], {"alpha", "beta"})
+        await pipe.feed(f"hosts: [alpha/1, beta/1, gamma/1]\n{LISTEN}")
+        await reloads[1]
+        assert (results, set(one.hosts())) == ([True, True], {"alpha", "beta", "gamma"})
+        assert len([line for line in log.of("info") if "1 hosts added" in line]) == 2
+        await leave(one, client)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reload_that_ends_after_the_stop_does_nothing(tmp_path: Path, log: Lines) -> None:
+    fresh = free_port()
+    async with balancer(tmp_path, ONE + LISTEN) as one:
+        pipe = Pipe(one.file)
+        reloads = [one.service.reload(), one.service.reload()]
+        await one.service.stopService()
+        for reload in reloads:
+            await pipe.feed(f"{ONE}listen: {{balance: '127.0.0.1:{fresh}', status: null, update: null}}\n")
+            assert not await reload
+        assert (one.service.opened, "was taken in" in log, takes_connections(fresh)) == ([], False, False)
+
+
+@pytest_twisted.ensureDeferred
+async def test_sighup_reloads(tmp_path: Path, log: Lines) -> None:
+    async with balancer(tmp_path, ONE + LISTEN) as one:
+        one.file.write_text(f"hosts: [alpha/1, beta/1]\n{LISTEN}")
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: "was taken in" in log, "the reload")
+        assert set(one.hosts()) == {"alpha", "beta"}
