@@ -22,6 +22,11 @@ USER_TIMEOUT = 60_000
 #: Unix sockets: clients of any account may connect; those that change something are for the owner and the group
 CLIENTS_MODE, ADMIN_MODE = 0o666, 0o660
 
+#: what is in the way of a port, and of a Unix socket
+_TAKEN = "it is in use, perhaps by another distbal or by the Tcl daemon (ss -ltnp shows by whom)"
+_LIVING = "it is in use, perhaps by another distbal (ss -lxp shows by whom)"
+_NO_SOCKET = "something that is not a socket is there already: move it away"
+
 
 def listen_tcp(host: str | None, port: int) -> socket.socket:
     """A socket that listens on a port, non-blocking.
@@ -61,8 +66,18 @@ def listen_unix(path: str, mode: int = CLIENTS_MODE) -> socket.socket:
         sock.setblocking(False)
     except OSError as error:
         sock.close()
-        raise ListenError(_in_words(f"unix:{path}", error)) from error
+        in_the_way = _LIVING if error.errno == errno.EADDRINUSE and Path(path).is_socket() else _NO_SOCKET
+        raise ListenError(_in_words(f"unix:{path}", error, in_the_way)) from error
     return sock
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Let a TCP connection, or those that a listener takes in, notice when its peer vanished; and send at once."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for name, value in (KEEPALIVE | {"TCP_USER_TIMEOUT": USER_TIMEOUT}).items():
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _tcp(family: int, address: tuple[object, ...], *, both: bool = False) -> socket.socket:
@@ -71,11 +86,7 @@ def _tcp(family: int, address: tuple[object, ...], *, both: bool = False) -> soc
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not both))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for name, value in (KEEPALIVE | {"TCP_USER_TIMEOUT": USER_TIMEOUT}).items():
-            if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        keep_alive(sock)
         sock.bind(address)
         sock.listen(BACKLOG)
         sock.setblocking(False)
@@ -102,11 +113,9 @@ def _remove_stale(path: str) -> None:
             return
 
 
-def _in_words(where: str, error: OSError) -> str:
+def _in_words(where: str, error: OSError, in_the_way: str = _TAKEN) -> str:
     if error.errno == errno.EADDRINUSE:
-        return (
-            f"cannot listen on {where}: it is in use, perhaps by another distbal or by the Tcl daemon (ss -ltnp shows by whom)"
-        )
+        return f"cannot listen on {where}: {in_the_way}"
     if error.errno == errno.EADDRNOTAVAIL:
         return f"cannot listen on {where}: this machine has no such address"
     if error.errno in (errno.EACCES, errno.EPERM):
