@@ -11,6 +11,7 @@ reporting a descriptor that lives on in another process.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -35,7 +36,6 @@ MOST_ACCEPTED = 64
 #: what clients send is read and ignored, this many bytes at a time
 _SINK = 4096
 
-_OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 #: the connection was gone before we could accept it, or the network broke under it: accept(2) says to go on
 _ALREADY_GONE = frozenset(
     getattr(errno, name)
@@ -92,8 +92,8 @@ class Listener:
         sock, address = self.sock.accept()
         return sock.detach(), address
 
-    def ready(self, turn: int) -> None:
-        """Take in those who wait.
+    def ready(self, turn: int) -> int:
+        """Take in those who wait; how many came.
 
         How many at a time is learnt: one call more than there are connections costs as much as a connection, so more than one
         is tried only when we are ready in several turns of the loop running.
@@ -104,22 +104,27 @@ class Listener:
         free = loop.free()
         if not free:
             loop.pause(self, "there are as many clients as its descriptors allow")
-            return
-        for taken in range(min(batch, free)):
+            return 0
+        taken = 0
+        for _ in range(min(batch, free)):
             try:
                 descriptor, address = accept()
             except BlockingIOError:
                 batch = max(1, taken)
                 break
             except OSError as error:
-                if error.errno in _OUT_OF_DESCRIPTORS:
-                    loop.pause(self, str(error))
-                    break
                 if error.errno in _ALREADY_GONE:
                     continue
-                raise
-            accepted(descriptor, address)
+                # out of descriptors or memory; whatever else it is, to ask again at once would not help
+                loop.pause(self, str(error))
+                break
+            taken += 1
+            try:
+                accepted(descriptor, address)
+            except Exception:  # noqa: BLE001 (a bug met one newcomer: the others must be taken in)
+                loop.turn_out(descriptor)
         self._batch = batch
+        return taken
 
 
 @implementer(IReadDescriptor)
@@ -194,8 +199,9 @@ class HotLoop:
     def watch(self, connection: Connection) -> None:
         """From now on ``connection.left`` is called when its peer leaves."""
         descriptor = connection.descriptor
-        self._connections[descriptor] = connection
+        # first: it can fail (no memory, fs.epoll.max_user_watches), and then the connection is not ours
         self._register(descriptor, _LEAVING)
+        self._connections[descriptor] = connection
 
     def end(self, connection: Connection) -> None:
         """Close a connection; nothing happens when it is closed already. The only place that does."""
@@ -206,6 +212,17 @@ class HotLoop:
             os.close(descriptor)
             if self._paused:
                 self._resume()
+
+    def turn_out(self, descriptor: int) -> None:
+        """End a newcomer that a bug met while it was taken in."""
+        self.log.failure("a connection could not be taken in; it is closed")
+        connection = self._connections.get(descriptor)
+        if connection is not None:
+            self._leave(connection, Outcome.UNDELIVERED)
+            self.end(connection)
+        else:
+            with contextlib.suppress(OSError):  # it was closed before the bug showed
+                os.close(descriptor)
 
     def stop(self) -> None:
         """Close everything, without a word to anybody."""
@@ -238,12 +255,12 @@ class HotLoop:
         """
         served = 0
         while served < BATCH and (events := self._poll(0, BATCH - served)):
-            self._serve(events)
-            served += len(events)
+            served += self._serve(events)
 
     # -- the inside
 
-    def _serve(self, events: list[tuple[int, int]]) -> None:
+    def _serve(self, events: list[tuple[int, int]]) -> int:
+        """Serve these events; how much work that was: each of them, and each connection that came."""
         self._turn += 1
         connections = self._connections
         listeners = None
@@ -261,24 +278,24 @@ class HotLoop:
             except OSError:
                 outcome = Outcome.RESET
             if outcome is not None:
-                try:
-                    connection.left(outcome)
-                except Exception:  # noqa: BLE001 (a bug in one connection must not end the others)
-                    self._failed(connection)
-        if listeners:
-            self._accept(listeners)
+                self._leave(connection, outcome)
+        return len(events) + self._accept(listeners) if listeners else len(events)
 
-    def _accept(self, descriptors: list[int]) -> None:
+    def _accept(self, descriptors: list[int]) -> int:
+        taken = 0
         for descriptor in descriptors:
             listener = self._listeners.get(descriptor)
             # none: the connection was ended by another one's event in this batch
             if listener is not None:
                 try:
-                    listener.ready(self._turn)
+                    taken += listener.ready(self._turn)
                 except Exception:  # noqa: BLE001 (the same)
                     self.log.failure("a connection could not be taken in")
+        return taken
 
-    def _failed(self, connection: Connection) -> None:
-        """A bug met one connection: it ends that one alone."""
-        self.log.failure("a connection's end could not be handled; it is closed")
-        self.end(connection)
+    def _leave(self, connection: Connection, outcome: Outcome) -> None:
+        try:
+            connection.left(outcome)
+        except Exception:  # noqa: BLE001 (a bug in one connection must not end the others)
+            self.log.failure("a connection's end could not be handled; it is closed")
+            self.end(connection)
