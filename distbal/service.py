@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import signal
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, cast
 
@@ -41,11 +42,19 @@ class Options(usage.Options):
     optFlags: ClassVar = [["verbose", None, "log each job, not only what changes"]]
 
 
+class CannotStart(SystemExit, Exception):
+    """The start failed; the text is for the user.
+
+    Of a SystemExit twistd shows the text alone. Where it has detached itself, it tells the process on the terminal only of
+    an Exception, and that one would wait for ever: so this is both.
+    """
+
+
 class BalancerService(Service):
     """The balancer.
 
     :param reactor: whichever twistd chose; its clock must never go back (:func:`never_back`).
-    :param path: hosts.yaml, read again on SIGHUP.
+    :param path: hosts.yaml, read again on SIGHUP; absolute.
     :param loaded: what it says now.
     :param opened: its listeners, bound.
     :param room: how many clients may be held at once.
@@ -82,12 +91,13 @@ class BalancerService(Service):
     # -- start and stop
 
     def startService(self) -> None:
+        """Serve what was bound; CannotStart where a Twisted endpoint cannot listen."""
         super().startService()  # type: ignore[no-untyped-call]
         if loop.available:
             self._loop = HotLoop(self._reactor, self._reactor, self._room)
         if reasons := self._serve_all(self.opened):
             # the daemon does not come up half
-            raise SystemExit("\n".join(f"distbal: {reason}" for reason in reasons))
+            raise CannotStart("\n".join(f"distbal: {reason}" for reason in reasons))
         self._signal_before = signal.signal(signal.SIGHUP, self._hang_up)
         farm = self.settings.farm
         self.log.info(
@@ -267,6 +277,8 @@ def makeService(options: Options) -> BalancerService:
             wanted=2 * slots + limit - room,
         )
     never_back(reactor)
-    service = BalancerService(reactor, path, loaded, opened, room=room, verbose=bool(options["verbose"]))
+    # twistd may change directories before the file is read again
+    there = str(Path(path).absolute())
+    service = BalancerService(reactor, there, loaded, opened, room=room, verbose=bool(options["verbose"]))
     spare_the_collector()
     return service
