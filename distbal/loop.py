@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import select
 import socket
@@ -31,6 +32,8 @@ from distbal.requests import Outcome
 BATCH = 128
 #: seconds after which accepting is tried again when no descriptor of ours became free meanwhile
 RETRY_ACCEPT = 1.0
+#: seconds within which accepting stops again because of the same shortage, which is told once, however long it lasts
+ONE_SHORTAGE = 60.0
 #: connections that one listener takes in before others have their turn
 MOST_ACCEPTED = 64
 #: what clients send is read and ignored, this many bytes at a time
@@ -151,6 +154,8 @@ class HotLoop:
         self._paused: list[Listener] = []
         self._turn = 0
         self._retry: IDelayedCall | None = None
+        #: when accepting was last stopped
+        self._short_at = -math.inf
         reactor.addReader(self)
 
     # -- listeners
@@ -177,7 +182,10 @@ class HotLoop:
 
     def pause(self, listener: Listener, reason: str) -> None:
         """Stop accepting, until a connection ends or a moment has passed: a listener that cannot accept would spin."""
-        self.complain("not accepting more clients for now: {reason}", reason=reason)
+        now = self._clock.seconds()
+        if now - self._short_at > ONE_SHORTAGE:
+            self.complain("not accepting more clients for now: {reason}", reason=reason)
+        self._short_at = now
         self._epoll.unregister(listener.sock.fileno())
         self._paused.append(listener)
         if self._retry is None:
