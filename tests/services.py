@@ -22,6 +22,7 @@ from zope.interface import implementer
 from distbal import wire
 from distbal.service import BalancerService, Options, makeService
 from distbal.snapshot import HostState
+from tests.support import LoggedErrors
 
 #: seconds in which whatever is awaited has come, or never will
 PATIENCE = 20.0
@@ -177,3 +178,14 @@ def takes_connections(port: int) -> bool:
 def taken_port() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as other:
         yield other.getsockname()[1]
+
+
+def said(errors: LoggedErrors) -> list[str]:
+    """The errors that were logged, as text."""
+    return [str(event.get("reason") or event["log_format"]) for event in errors.flush()]
+
+
+async def leave(one: Balancer, *clients: Client) -> None:
+    for client in clients:
+        await client.leave()
+    await one.await_leases(0)
