@@ -89,20 +89,23 @@ class Farm:
     held: list[socket.socket] = field(default_factory=list)
     most: int = 0
     address: str = ""
+    #: the farm's own thread counts too
+    _counting: threading.Lock = field(default_factory=threading.Lock)
 
     def count_held(self) -> int:
         """Leases that have not ended: what has ended is found readable."""
-        for client in list(self.held):
-            try:
-                if client.recv(1) == b"":
+        with self._counting:
+            for client in list(self.held):
+                try:
+                    if client.recv(1) == b"":
+                        client.close()
+                        self.held.remove(client)
+                except BlockingIOError:
+                    pass
+                except ConnectionResetError:
                     client.close()
                     self.held.remove(client)
-            except BlockingIOError:
-                pass
-            except ConnectionResetError:
-                client.close()
-                self.held.remove(client)
-        return len(self.held)
+            return len(self.held)
 
 
 @contextmanager
