@@ -7,18 +7,21 @@ always Twisted protocols.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReactorTime, ISystemHandle, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from distbal import wire
+from distbal import listening, wire
 from distbal.access import AccessList, plain
 from distbal.complaints import Complaints
 from distbal.errors import WireError
@@ -45,6 +48,14 @@ def peer_of(address: Any) -> tuple[str, int]:
 def peer_of_transport(address: IAddress | None) -> tuple[str, int]:
     """The same, from what Twisted gave."""
     return plain(getattr(address, "host", "")), getattr(address, "port", 0)
+
+
+def system_socket(transport: object) -> socket.socket | None:
+    """What a transport, wrapped (TLS, PROXY) or not, sends through in the end; None where that is not a socket."""
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    handle = transport.getHandle() if ISystemHandle.providedBy(transport) else None
+    return handle if isinstance(handle, socket.socket) else None
 
 
 class Replies:
@@ -141,7 +152,8 @@ class BalanceClient:
         """The client is here: ask for its slot."""
         port = self.port
         ticket = port.leases.ask(Request(address, peer_port, address, port.pool), self)
-        if ticket.lease is None:
+        # no lease, and nobody's: it came back at once, since the client was gone
+        if ticket.lease is None and ticket.holder is self:
             self.ticket = ticket
             if port.verbose:
                 port.log.info("{ticket} waits", ticket=ticket)
@@ -212,6 +224,11 @@ class BalanceProtocol(BalanceClient, Protocol):
     transport: ITCPTransport
 
     def connectionMade(self) -> None:
+        # what a user's own endpoint takes in would hold its lease for ever when its machine loses power
+        sock = system_socket(self.transport)
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(OSError):  # it is gone already, which is seen when it is read
+                listening.keep_alive(sock)
         self.begin(*peer_of_transport(self.transport.getPeer()))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
