@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -100,6 +101,16 @@ async def test_tcp(at: str, how: str, address: str) -> None:
         assert await greeted(where)
         await opened.close()
         assert refused(where)
+
+
+@pytest.mark.parametrize("how", ["hot", "reactor"])
+@pytest_twisted.ensureDeferred
+async def test_a_crowd_that_comes_while_the_loop_is_away_gets_in(how: str) -> None:
+    """Twisted's own backlog is 50: the 52nd would knock in vain."""
+    async with served("127.0.0.1:0", how) as opened:
+        crowd = [socket.create_connection(("127.0.0.1", opened.port), timeout=5) for _ in range(200)]
+        for one in crowd:
+            one.close()
 
 
 @pytest.mark.parametrize("how", ["hot", "reactor"])
