@@ -278,6 +278,11 @@ class BriefProtocol(Protocol):
     def __init__(self, factory: BriefFactory) -> None:
         self.factory = factory
 
+    @property
+    def peer(self) -> str:
+        """Who it is, in log lines: who comes by a Unix socket has no address."""
+        return peer_of_transport(self.transport.getPeer())[0] or "this machine"
+
     def connectionMade(self) -> None:
         self.factory.crowd += 1
         self._parting = False
@@ -311,9 +316,11 @@ class BriefProtocol(Protocol):
 
     def _out_of_patience(self) -> None:
         if not self._parting:
+            # whatever part of a line it said: it did not end it
+            self._parting = True
             self.factory.complain(
-                "{address} said nothing for {patience:g} s on the {port} port: cut off",
-                address=peer_of_transport(self.transport.getPeer())[0],
+                "{address} said no whole line in {patience:g} s on the {port} port: cut off",
+                address=self.peer,
                 patience=self.patience,
                 port=self.factory.name,
             )
@@ -422,13 +429,13 @@ class UpdateProtocol(BriefProtocol):
         except WireError as error:
             self.factory.complain(
                 "{address} on the update port: {problem}",
-                address=peer_of_transport(self.transport.getPeer())[0],
+                address=self.peer,
                 problem=str(error),
             )
             self.part()
             return
         if update is not None:
-            self._heard(update, peer_of_transport(self.transport.getPeer())[0])
+            self._heard(update, self.peer)
             self.part()
 
 
@@ -445,7 +452,10 @@ class UpdateFactory(BriefFactory):
         return UpdateProtocol(self)
 
     def heard(self, update: wire.Update, address: str) -> None:
-        """A whole line came from somewhere."""
+        """A whole line came.
+
+        :param address: from where, for log lines.
+        """
         if update.state is None:
             self.complain(
                 "{address} on the update port: {line} says neither up nor down", address=address, line=ascii(update.name)
@@ -453,9 +463,7 @@ class UpdateFactory(BriefFactory):
             return
         up = update.state == "up"
         try:
-            changed = self.leases.report(
-                update.name, "update", up=up, reason=f"said on the update port by {address or 'this machine'}"
-            )
+            changed = self.leases.report(update.name, "update", up=up, reason=f"said on the update port by {address}")
         except KeyError:
             self.complain("{address} on the update port: no host {name} in the file", address=address, name=ascii(update.name))
             return
