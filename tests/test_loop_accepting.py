@@ -22,6 +22,7 @@ from distbal.loop import MOST_ACCEPTED, RETRY_ACCEPT, HotLoop
 from distbal.requests import Outcome
 from tests.loops import Client, Hand
 from tests.peers import PATIENCE, Peer, until
+from tests.support import LoggedErrors
 
 
 @pytest.fixture
@@ -141,6 +142,20 @@ def test_who_is_gone_before_being_accepted_is_no_matter(hand: Hand, number: int)
     assert not events
 
 
+def test_a_bug_in_one_listener_meets_that_one_alone(hand: Hand, logged_errors: LoggedErrors) -> None:
+    class Buggy(socket.socket):
+        def _accept(self) -> tuple[int, Any]:
+            raise ZeroDivisionError
+
+    buggy = hand.listen(Buggy(fileno=listening.listen_tcp("127.0.0.1", 0).detach()))
+    with Peer(buggy.sock.getsockname()), Peer(hand.where):
+        hand.happened(2)
+        hand.loop.doRead()
+        assert len(hand.clients) == 1
+        hand.loop.stop_listening(buggy)
+    assert {event["log_failure"].type for event in logged_errors.flush()} == {ZeroDivisionError}
+
+
 # -- who has to wait
 
 
@@ -175,6 +190,26 @@ def test_with_room_for_one_all_come_in_turn(make: Callable[..., Hand]) -> None:
             hand.serve()
     assert [client.outcomes for client in hand.clients] == [[Outcome.CLOSED]] * 50
     assert len(events) <= 10, "and the log is not full of it"
+
+
+def test_all_listeners_wait_and_go_on_together(make: Callable[..., Hand]) -> None:
+    hand = make(room=1)
+    other = hand.listen(listening.listen_tcp("127.0.0.1", 0))
+    with capturedLogs(), ExitStack() as stack:
+        first = stack.enter_context(Peer(hand.where))
+        hand.serve()
+        for where in (hand.where, other.sock.getsockname()):
+            stack.enter_context(Peer(where))
+        hand.serve()
+        assert (len(hand.clients), hand.quiet()) == (1, True)
+        assert len(hand.reactor.getDelayedCalls()) == 1, "one timer for both"
+        first.close()
+        hand.serve()
+        assert (len(hand.clients), hand.quiet()) == (2, True)
+        hand.loop.end(hand.clients[1])
+        hand.serve()
+        assert len(hand.clients) == 3
+        assert {client.descriptor for client in hand.clients[1:]} == {hand.clients[1].descriptor}
 
 
 def test_it_looks_again_after_a_moment(make: Callable[..., Hand]) -> None:
