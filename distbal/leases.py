@@ -67,6 +67,7 @@ class LocalLeases:
         self._timer_due: float | None = None
         self._undelivered: deque[Lease] = deque()
         self._delivering = False
+        self._stopped = False
 
     # -- a lease source
 
@@ -119,10 +120,9 @@ class LocalLeases:
         return self.scheduler.snapshot(self._seconds())
 
     def stop(self) -> None:
-        """Stop the timer: nothing is delivered after this."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = self._timer_due = None
+        """The end: nothing is delivered after this, since the holders' connections are closed or about to be."""
+        self._stopped = True
+        self._cancel_timer()
 
     # -- the inside
 
@@ -134,7 +134,7 @@ class LocalLeases:
         """
         line = self._undelivered
         line.extend(grants)
-        if self._delivering:
+        if self._delivering or self._stopped:
             return
         self._delivering = True
         try:
@@ -163,9 +163,14 @@ class LocalLeases:
 
     def _set_timer(self) -> None:
         due = self.scheduler.due
-        if due == self._timer_due:
+        if due == self._timer_due or self._stopped:
             return
-        self.stop()
+        self._cancel_timer()
         if due is not None:
             self._timer = self._clock.callLater(max(0.0, due - self._seconds()) + _TIMER_SLACK, self._wake)
             self._timer_due = due
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._timer_due = None

@@ -233,6 +233,20 @@ def test_stop_stops_the_timer(clock: Clock) -> None:
     assert client.refusals == []
 
 
+def test_nothing_is_delivered_after_the_stop(clock: Clock) -> None:
+    # their connections are closed, and the numbers of their descriptors may be another's
+    leases, first, second = source(clock, "fast", wait=10), Client(), Client()
+    served = ask(leases, first).lease
+    waits = ask(leases, second)
+    assert served is not None
+    leases.stop()
+    leases.release(served, Outcome.STOPPED)
+    leases.report("fast", "update", up=True, ttl=5)
+    assert second.lease is None
+    assert waits.lease is not None, "what the scheduler decides is its own"
+    assert due(clock) == []
+
+
 # -- takers that are gone, or broken
 
 
