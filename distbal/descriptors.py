@@ -9,8 +9,10 @@ import resource
 import sys
 from pathlib import Path
 
-#: descriptors kept for everything but hot clients: log files, the status and update ports, a reload, what libraries open
-RESERVE = 64
+#: descriptors kept for what is none of the ports' business: log files, a reload, what libraries open
+RESERVE = 24
+#: clients of 5657, and of 5658, that are served at once, where the limit allows it
+CROWD = 200
 
 
 def raise_limit() -> int:
@@ -26,9 +28,17 @@ def raise_limit() -> int:
     return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
+def crowd(limit: int) -> int:
+    """Clients of 5657, and as many of 5658, that may be served at once under a limit: a sixteenth of it, 4 to 200."""
+    return max(4, min(CROWD, limit // 16))
+
+
 def room_for_clients(limit: int) -> int:
-    """Clients that may be held at once under a limit, at least 1: what is open now and a reserve are not theirs."""
-    return max(1, limit - _open_now() - RESERVE)
+    """Clients of 5656 that may be held at once under a limit, at least 1.
+
+    What is open now, a reserve and the crowds of the other two ports are not theirs: so neither port can starve another.
+    """
+    return max(1, limit - _open_now() - RESERVE - 2 * crowd(limit))
 
 
 def _open_now() -> int:

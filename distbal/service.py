@@ -22,15 +22,16 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from distbal import config, descriptors, loop
+from distbal.briefports import StatusFactory, UpdateFactory
 from distbal.complaints import Complaints
+from distbal.config import DEFAULT_PATH
 from distbal.errors import ConfigError, ListenError, describe
 from distbal.leases import LocalLeases
 from distbal.listeners import Opened, open_all, sort_out
 from distbal.loop import HotLoop
-from distbal.ports import BalanceFactory, BalancePort, Replies, StatusFactory, Terms, UpdateFactory
+from distbal.notify import notify
+from distbal.ports import BalanceFactory, BalancePort, Replies, Terms
 from distbal.scheduler import Scheduler
-
-DEFAULT_FILE = "/etc/distbal/hosts.yaml"
 
 
 class Options(usage.Options):
@@ -38,7 +39,7 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = "Lends each distcc job the best server that is free now. distbal check FILE tells what is wrong with a file."
-    optParameters: ClassVar = [["config", "c", DEFAULT_FILE, "the file that lists the hosts"]]
+    optParameters: ClassVar = [["config", "c", DEFAULT_PATH, "the file that lists the hosts"]]
     optFlags: ClassVar = [["verbose", None, "log each job, not only what changes"]]
 
 
@@ -57,7 +58,7 @@ class BalancerService(Service):
     :param path: hosts.yaml, read again on SIGHUP; absolute.
     :param loaded: what it says now.
     :param opened: its listeners, bound.
-    :param room: how many clients may be held at once.
+    :param room: how many clients of 5656 may be held at once; ``crowd``: how many of 5657, and of 5658.
 
     :ivar leases: where slots come from.
     :ivar opened: what is listened on.
@@ -67,7 +68,15 @@ class BalancerService(Service):
     log = Logger()
 
     def __init__(
-        self, reactor: Any, path: str, loaded: config.Loaded, opened: list[Opened], *, room: int, verbose: bool = False
+        self,
+        reactor: Any,
+        path: str,
+        loaded: config.Loaded,
+        opened: list[Opened],
+        *,
+        room: int,
+        crowd: int = descriptors.CROWD,
+        verbose: bool = False,
     ) -> None:
         self.path = path
         self.settings = loaded.settings
@@ -85,6 +94,7 @@ class BalancerService(Service):
         self._loop: HotLoop | None = None
         self._status = StatusFactory("status", self.leases, self._terms, self._complain, clock)
         self._update = UpdateFactory("update", self.leases, self._terms, self._complain, clock)
+        self._status.most = self._update.most = crowd
         self._reloading = DeferredLock()
         self._signal_before: Any = None
 
@@ -101,15 +111,17 @@ class BalancerService(Service):
         self._signal_before = signal.signal(signal.SIGHUP, self._hang_up)
         farm = self.settings.farm
         self.log.info(
-            "lending {slots} slots on {hosts} hosts, {policy}; listening on {ports}",
+            "hosts: {hosts}, slots: {slots}, policy: {policy}; listening on {ports}",
             slots=sum(host.slots for host in farm.hosts),
             hosts=len(farm.hosts),
             policy=farm.policy,
             ports=", ".join(f"{one.spec.kind} {one.port or one.spec.at}" for one in self.opened),
         )
+        notify("READY=1")
 
     def stopService(self) -> Deferred[Any]:
         super().stopService()  # type: ignore[no-untyped-call]
+        notify("STOPPING=1")
         if self._signal_before is not None:
             signal.signal(signal.SIGHUP, self._signal_before)
             self._signal_before = None
@@ -175,7 +187,7 @@ class BalancerService(Service):
         old = {host.name: host for host in before.farm.hosts}
         new = {host.name: host for host in self.settings.farm.hosts}
         self.log.info(
-            "{path} was taken in: {added} hosts added, {removed} removed, {changed} changed",
+            "{path} was taken in; hosts added: {added}, removed: {removed}, changed: {changed}",
             path=self.path,
             added=len(new.keys() - old.keys()),
             removed=len(old.keys() - new.keys()),
@@ -255,6 +267,8 @@ def makeService(options: Options) -> BalancerService:
     """
     from twisted.internet import reactor
 
+    # until there is something to reload, a request for it must not end us
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     log = Logger(namespace="distbal.service")
     path = options["config"]
     try:
@@ -279,6 +293,7 @@ def makeService(options: Options) -> BalancerService:
     never_back(reactor)
     # twistd may change directories before the file is read again
     there = str(Path(path).absolute())
-    service = BalancerService(reactor, there, loaded, opened, room=room, verbose=bool(options["verbose"]))
+    crowd = descriptors.crowd(limit)
+    service = BalancerService(reactor, there, loaded, opened, room=room, crowd=crowd, verbose=bool(options["verbose"]))
     spare_the_collector()
     return service

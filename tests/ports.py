@@ -13,13 +13,14 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, Logger, formatEvent
 
 from distbal.access import AccessList
+from distbal.briefports import StatusFactory, UpdateFactory
 from distbal.complaints import Complaints
 from distbal.hosts import HostSpec
 from distbal.leases import LocalLeases
 from distbal.listeners import Opened
 from distbal.listenspec import Listener, parse
 from distbal.loop import HotLoop
-from distbal.ports import BalanceFactory, BalancePort, Replies, StatusFactory, Terms, UpdateFactory
+from distbal.ports import BalanceFactory, BalancePort, Replies, Terms
 from tests.farms import scheduler, spec
 
 #: the ways in which clients of 5656 are served, and where each listens: by the hot loop; by Twisted on an endpoint of the

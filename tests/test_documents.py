@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distbal import access, config, listening, ports, schema, status, wire
+from distbal import access, briefports, config, descriptors, listening, schema, status, wire
 from distbal.errors import ConfigError
 from tests.support import ROOT, need, spawn
 
@@ -29,9 +29,9 @@ def test_the_status_page_of_the_protocol_is_one() -> None:
     "words",
     [
         f"more than {wire.MAX_LINE:,} bytes",
-        f"no end of the line for {ports.PATIENCE:g} s",
-        f"{ports.CROWD} clients were on that port at once",
-        f"has {ports.READING_TIME:g} s to read them",
+        f"no end of the line for {briefports.PATIENCE:g} s",
+        f"{descriptors.CROWD} clients were on that port at once",
+        f"has {briefports.READING_TIME:g} s to read them",
         f"the listening queue ({listening.BACKLOG:,})",
         f"after {listening.KEEPALIVE['TCP_KEEPIDLE']} s of silence",
         f"{listening.KEEPALIVE['TCP_KEEPCNT']} probes, {listening.KEEPALIVE['TCP_KEEPINTVL']} s apart",

@@ -6,13 +6,18 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 import pytest
 import pytest_twisted
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 
 from distbal import wire
-from distbal.ports import CROWD, PATIENCE, READING_TIME
+from distbal.briefports import PATIENCE, READING_TIME
+from distbal.descriptors import CROWD
+from distbal.leases import LocalLeases
+from distbal.snapshot import Snapshot
 from tests.farms import spec
 from tests.peers import Peer, until
 from tests.ports import Office, texts
@@ -152,7 +157,7 @@ async def test_what_is_said_counts_and_news_is_logged(at: str) -> None:
             ):
                 await say(office, line)
                 assert is_up(office) is (b"up" in line)
-        news = [event for event in events if event["log_namespace"] == "distbal.ports.UpdateFactory"]
+        news = [event for event in events if event["log_namespace"] == "distbal.briefports.UpdateFactory"]
         assert texts(news) == ["fast is now down, says the update port", "fast is now up, says the update port"]
         assert (news[0]["host"], news[0]["state"], news[0]["log_level"]) == ("fast", "down", LogLevel.info)
         (verdict,) = office.leases.snapshot().hosts[0].verdicts
@@ -353,3 +358,34 @@ async def test_a_crowd_has_an_end(kind: str) -> None:
             await until(lambda: factory.crowd == CROWD - 1)
         await until(lambda: factory.crowd == 0)
     assert office.clock.getDelayedCalls() == []
+
+
+class Costly(LocalLeases):
+    """A farm so large that to look at it takes a while: 20 ms on this clock."""
+
+    looks = 0
+
+    def snapshot(self) -> Snapshot:
+        self.looks += 1
+        cast("Clock", self._clock).advance(0.02)
+        return super().snapshot()
+
+
+def test_a_page_that_is_dear_is_shown_again_for_a_while() -> None:
+    """A crowd of readers must not keep clients of 5656 waiting: at most a tenth of the time goes into pages."""
+    office = Office()
+    costly = office.status.leases = Costly(office.leases.scheduler, office.clock)
+    page = office.status.page()
+    costly.report("fast", "update", up=False)
+    office.clock.advance(0.19)
+    assert (office.status.page(), costly.looks) == (page, 1)
+    office.clock.advance(0.02)
+    assert b"fast down" in office.status.page()
+    assert costly.looks == 2
+
+
+def test_a_page_that_is_cheap_is_always_new() -> None:
+    office = Office()
+    assert b"fast up" in office.status.page()
+    office.leases.report("fast", "update", up=False)
+    assert b"fast down" in office.status.page()

@@ -20,17 +20,14 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
+from distbal.briefports import PATIENCE, READING_TIME, BriefFactory, BriefProtocol
 from distbal.complaints import Complaints
 from distbal.hosts import Host
 from distbal.loop import HotLoop
 from distbal.ports import (
-    PATIENCE,
-    READING_TIME,
     BalanceClient,
     BalanceFactory,
     BalancePort,
-    BriefFactory,
-    BriefProtocol,
     HotClient,
     peer_of,
     peer_of_transport,

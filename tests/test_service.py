@@ -5,7 +5,9 @@ The service runs in this process, made by makeService as twistd makes it, on por
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +18,9 @@ from twisted.internet import reactor
 from twisted.internet.task import Clock
 
 from distbal import descriptors, loop
+from distbal.config import DEFAULT_PATH
 from distbal.hostspec import MOST_SLOTS
-from distbal.service import DEFAULT_FILE, Options, never_back
+from distbal.service import Options, never_back
 from tests.services import ANY, LISTEN, ONE, Balancer, Lines, balancer, make, taken_port, takes_connections, until
 from tests.support import LoggedErrors
 
@@ -40,7 +43,7 @@ def log() -> Iterator[Lines]:
 def test_options() -> None:
     options = Options()  # type: ignore[no-untyped-call]
     options.parseOptions([])  # type: ignore[no-untyped-call]
-    assert (options["config"], options["verbose"]) == (DEFAULT_FILE, 0)
+    assert (options["config"], options["verbose"]) == (DEFAULT_PATH, 0)
     options.parseOptions(["--config", "x.yaml", "--verbose"])  # type: ignore[no-untyped-call]
     assert (options["config"], options["verbose"]) == ("x.yaml", 1)
 
@@ -89,7 +92,7 @@ async def test_it_lends_shows_and_listens(tmp_path: Path, log: Lines) -> None:
     async with balancer(tmp_path, f"hosts: [alpha/1, beta/2]\n{LISTEN}") as one:
         ports = one.ports
         assert (
-            f"lending 3 slots on 2 hosts, fastest-first; listening on balance {ports['balance']}, status {ports['status']},"
+            f"hosts: 2, slots: 3, policy: fastest-first; listening on balance {ports['balance']}, status {ports['status']},"
             f" update {ports['update']}" in log
         )
         client = await one.client()
@@ -149,7 +152,8 @@ async def test_too_few_descriptors_for_the_slots(tmp_path: Path, log: Lines) -> 
     slots = hosts * MOST_SLOTS
     (warning,) = [text for text in log.of("warn") if "limit on open descriptors" in text]
     room = int(warning.split("room for ")[1].split()[0])
-    assert limit - descriptors.RESERVE - 200 < room < limit - descriptors.RESERVE
+    kept = descriptors.RESERVE + 2 * descriptors.crowd(limit)
+    assert limit - kept - 200 < room < limit - kept
     assert warning == (
         f"the limit on open descriptors is {limit}, which leaves room for {room} clients: for {slots} slots, and as many"
         f" waiting, raise it to {2 * slots + limit - room} (LimitNOFILE= in the unit, ulimit -Hn in a shell)"
@@ -259,3 +263,27 @@ async def test_an_endpoint_that_cannot_listen_stops_the_start(
     assert why in str(stopped.value)
     assert len(str(stopped.value)) > len(f"distbal: {sentence}") + 5
     assert [event["log_level"].name for event in logged_errors.flush()] == ["critical"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_hang_up_before_the_start_is_over_ends_nothing(tmp_path: Path) -> None:
+    """As when `systemctl reload` follows a start at once."""
+    file = tmp_path / "hosts.yaml"
+    file.write_text(f"{ONE}{LISTEN}")
+    service = make(file)
+    os.kill(os.getpid(), signal.SIGHUP)
+    await service.stopService()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+@pytest_twisted.ensureDeferred
+async def test_systemd_hears_when_it_serves_and_when_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        async with balancer(tmp_path, f"{ONE}{LISTEN}"):
+            assert systemd.recv(100) == b"READY=1"
+            with pytest.raises(BlockingIOError):
+                systemd.recv(100)
+        assert systemd.recv(100) == b"STOPPING=1"

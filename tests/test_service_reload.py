@@ -42,7 +42,7 @@ async def test_a_new_host_joins_and_those_who_wait_get_it_at_once(tmp_path: Path
         assert await one.reload(f"hosts: [alpha/1, beta/1]\n{LISTEN}")
         await second.hears(b"beta\r\n")
         assert (third.heard, one.counts()) == (b"", (2, 1))
-        assert f"{one.file} was taken in: 1 hosts added, 0 removed, 0 changed" in log
+        assert f"{one.file} was taken in; hosts added: 1, removed: 0, changed: 0" in log
         await leave(one, third, first, second)
 
 
@@ -61,7 +61,7 @@ async def test_slots_change(tmp_path: Path, log: Lines) -> None:
         assert one.counts() == (2, 1)
         await clients[1].leave()
         await waits.hears(b"alpha\r\n")
-        assert log.of("info").count(f"{one.file} was taken in: 0 hosts added, 0 removed, 1 changed") == 2
+        assert log.of("info").count(f"{one.file} was taken in; hosts added: 0, removed: 0, changed: 1") == 2
         await leave(one, *clients[2:], waits)
 
 
@@ -82,7 +82,7 @@ async def test_a_removed_host_drains_and_is_forgotten(tmp_path: Path, log: Lines
         runs = await one.client()
         await runs.hears(b"alpha\r\n")
         assert await one.reload(f"hosts: [beta/1]\n{LISTEN}")
-        assert f"{one.file} was taken in: 0 hosts added, 1 removed, 1 changed" in log
+        assert f"{one.file} was taken in; hosts added: 0, removed: 1, changed: 1" in log
         alpha = one.hosts()["alpha"]
         assert (alpha.removed, alpha.available, alpha.leases) == (True, False, 1)
         assert not runs.over
@@ -259,7 +259,7 @@ async def test_reloads_come_one_after_the_other(tmp_path: Path, log: Lines) -> N
         await pipe.feed(f"hosts: [alpha/1, beta/1, gamma/1]\n{LISTEN}")
         await reloads[1]
         assert (results, set(one.hosts())) == ([True, True], {"alpha", "beta", "gamma"})
-        assert len([line for line in log.of("info") if "1 hosts added" in line]) == 2
+        assert len([line for line in log.of("info") if "hosts added: 1," in line]) == 2
         await leave(one, client)
 
 
