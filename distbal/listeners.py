@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet import unix
+from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from distbal import listening
@@ -32,6 +33,8 @@ class Opened:
     :raises ListenError: it cannot be bound; the text is for the user.
     """
 
+    log = Logger()
+
     def __init__(self, spec: Listener) -> None:
         self.spec = spec
         self.port = 0
@@ -42,12 +45,8 @@ class Opened:
             self._sock = listening.listen_tcp(spec.at.host, spec.at.port)
             self.port = self._sock.getsockname()[1]
         elif spec.at.kind == "unix":
-            self._sock = listening.listen_unix(spec.at.path, self._mode)
-
-    @property
-    def _mode(self) -> int:
-        """Who may connect to a Unix socket."""
-        return listening.ADMIN_MODE if self.spec.kind == "update" else listening.CLIENTS_MODE
+            mode = listening.ADMIN_MODE if spec.kind == "update" else listening.CLIENTS_MODE
+            self._sock = listening.listen_unix(spec.at.path, mode)
 
     @property
     def is_socket(self) -> bool:
@@ -91,8 +90,8 @@ class Opened:
         if sock.family != socket.AF_UNIX:
             return reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
         # adoptStreamPort makes a Unix socket everybody's, and its backlog 50: it offers no way to say otherwise
-        port = unix.Port._fromListeningDescriptor(reactor, sock.fileno(), factory)  # type: ignore[no-untyped-call] # noqa: SLF001
-        port.mode, port.backlog = self._mode, listening.BACKLOG
+        port = _UnixPort._fromListeningDescriptor(reactor, sock.fileno(), factory)  # type: ignore[no-untyped-call] # noqa: SLF001
+        port.backlog = listening.BACKLOG
         port.startListening()
         return port
 
@@ -107,11 +106,29 @@ class Opened:
         self._stop = self._sock = None
 
         def unlink(result: object) -> object:
-            if self._path:
-                Path(self._path).unlink(missing_ok=True)
+            try:
+                if self._path:
+                    Path(self._path).unlink(missing_ok=True)
+            except OSError as error:
+                # bound by root, closed by the user of twistd --uid; the next start replaces it
+                self.log.warn("{path} stays behind: {why}", path=self._path, why=error.strerror)
             return result
 
         return done.addBoth(unlink)
+
+
+class _UnixPort(unix.Port):
+    """A Unix socket that listens already. Its file is not Twisted's: we may have lost our right to it (twistd --uid)."""
+
+    def startListening(self) -> None:
+        # it does not change the mode of what is not in the file system
+        path, self._bindPath = self._bindPath, b"\0" + self._bindPath
+        super().startListening()  # type: ignore[no-untyped-call]
+        self._bindPath = path
+
+    def connectionLost(self, reason: Failure) -> None:
+        # not unix.Port's, which removes the file first and, where it cannot, closes nothing
+        tcp.Port.connectionLost(self, reason)  # type: ignore[no-untyped-call]
 
 
 def open_all(specs: Iterable[Listener]) -> list[Opened]:

@@ -15,12 +15,14 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import capturedLogs, formatEvent
 
 from distbal.errors import ListenError
 from distbal.listeners import Opened, open_all, sort_out
 from distbal.listenspec import Listener, parse
 from distbal.loop import HotLoop
 from tests.peers import Peer, with_ipv6
+from tests.test_listening import ordinary_user
 
 HELLO = b"hello\r\n"
 
@@ -125,6 +127,45 @@ async def test_unix(tmp_path: Path, how: str, kind: str, mode: int) -> None:
         await opened.close()
         assert not path.exists()
         await opened.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root's rights, to give them up")
+@pytest.mark.parametrize("how", ["hot", "reactor"])
+@pytest_twisted.ensureDeferred
+async def test_a_unix_socket_of_root_s_is_served_by_others(tmp_path: Path, how: str) -> None:
+    """As twistd --uid makes it."""
+    path = tmp_path / "socket"
+    opened = Opened(listener(f"unix:{path}", "update"))
+    loop = HotLoop(reactor, reactor, 10)
+    try:
+        with ordinary_user():
+            if how == "hot":
+                opened.serve_hot(loop, greet_hot)
+            else:
+                await opened.serve(reactor, Factory.forProtocol(Greeter))
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        assert await greeted(str(path))
+        with capturedLogs() as events, ordinary_user():
+            await opened.close()
+    finally:
+        loop.stop()
+    assert refused(str(path))
+    assert [formatEvent(event) for event in events if "path" in event] == [f"{path} stays behind: Permission denied"]
+    # the next start replaces it
+    await Opened(listener(f"unix:{path}")).close()
+    assert empty(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["hot", "reactor"])
+@pytest_twisted.ensureDeferred
+async def test_a_unix_socket_that_somebody_removed_closes_all_the_same(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "socket"
+    async with served(f"unix:{path}", how) as opened:
+        with Peer(str(path)) as peer:
+            assert await peer.line() == HELLO
+        path.unlink()
+        await opened.close()
+    assert empty(tmp_path)
 
 
 @pytest.mark.parametrize("at", ["127.0.0.1:0", "unix:{}/socket"])
