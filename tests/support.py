@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 #: the checkout
 ROOT = Path(__file__).resolve().parent.parent
+#: whether this Twisted forgets to close a socket that it could not bind (fixed in 26.10)
+TWISTED_DROPS_SOCKETS = tuple(map(int, version("twisted").split(".")[:2])) < (26, 10)
 #: how long a well-behaved process may take to end after SIGTERM, in seconds
 PATIENCE = 10.0
 
