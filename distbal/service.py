@@ -196,7 +196,12 @@ class BalancerService(Service):
 
     def _hang_up(self, signum: int, frame: FrameType | None) -> None:
         # the system called us between two instructions: the reactor does it when it can
-        self._reactor.callFromThread(self.reload)
+        self._reactor.callFromThread(self._reload_if_none_waits)
+
+    def _reload_if_none_waits(self) -> None:
+        # one that has yet to begin will read what is there now
+        if not self._reloading.waiting:
+            self.reload()
 
     # -- serving
 

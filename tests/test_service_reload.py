@@ -283,3 +283,22 @@ async def test_sighup_reloads(tmp_path: Path, log: Lines) -> None:
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: "was taken in" in log, "the reload")
         assert set(one.hosts()) == {"alpha", "beta"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_sighup_again_and_again_is_at_most_one_reload_more(tmp_path: Path, log: Lines) -> None:
+    """The one that has yet to begin reads what is there then; a file of 10,000 hosts takes a second each time."""
+    async with balancer(tmp_path, ONE + LISTEN) as one:
+        pipe = Pipe(one.file)
+        for _ in range(5):
+            os.kill(os.getpid(), signal.SIGHUP)
+            heard: Deferred[None] = Deferred()
+            reactor.callFromThread(heard.callback, None)  # type: ignore[attr-defined]
+            await heard
+        waiting = len(one.service._reloading.waiting)
+        for number in range(waiting + 1):
+            await pipe.feed(f"hosts: [alpha/1, beta{number}/1]\n{LISTEN}")
+        await until(lambda: not one.service._reloading.locked, "the end of all reloads")
+        assert waiting == 1
+        assert len([line for line in log.of("info") if "was taken in" in line]) == 2
+        assert set(one.hosts()) == {"alpha", "beta1"}
