@@ -7,6 +7,7 @@ hide the next. Nothing is looked up and nothing is opened but the file.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, get_args
@@ -71,7 +72,7 @@ def load(path: str) -> Loaded:
     except ValidationError as error:
         # where YAML itself went wrong, what the models make of the rest would only confuse
         known = {(mistake.line, mistake.column) for mistake in mistakes}
-        found = [_mistake(root, details) for details in error.errors(include_url=False)]
+        found = [_mistake(root, details) for details in error.errors(include_url=False) if not _is_mistyped(details)]
         mistakes += [mistake for mistake in found if (mistake.line, mistake.column) not in known]
     hosts, complete = crosscheck.good_hosts(values)
     listeners = crosscheck.good_listeners(values)
@@ -137,9 +138,22 @@ def _why_unknown(path: Path, value: object) -> str:
         return "only listen.balance has pools"
     if key in ("lzo", "cpp", "auth") and value is None:
         return f"{key} is an option: between {{ and }} a comma ends a text, so put the whole in quotes"
-    near = get_close_matches(key.lower(), known, 1)
-    right = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(known)}"
+    near = _nearest(key, known)
+    right = f"did you mean {near}?" if near else f"the keys here are {', '.join(known)}"
     return f"unknown key; {right}"
+
+
+def _nearest(key: str, known: Iterable[str]) -> str | None:
+    return next(iter(get_close_matches(key.lower(), list(known), 1)), None)
+
+
+def _is_mistyped(details: ErrorDetails) -> bool:
+    """Whether a key is missing because it stands there as another, which is reported as such."""
+    if details["type"] != "missing" or not isinstance(details["input"], dict):
+        return False
+    path: Path = tuple(details["loc"])
+    known = _section_at(path[:-1]).model_fields
+    return any(_nearest(str(key), known) == path[-1] for key in details["input"] if key not in known)
 
 
 def _section_at(path: Path) -> type[BaseModel]:

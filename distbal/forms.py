@@ -125,7 +125,8 @@ def listed(what: str, *, unique: bool = False) -> Short:
 
     def check(value: object) -> object:
         if isinstance(value, str | int | float) and not isinstance(value, bool):
-            raise Unfit(f"a list is wanted, even of one: [{value}]" if value != "" else f"a list is wanted: {what}")
+            one = str(value)
+            raise Unfit(f"a list is wanted, even of one: [{one}]" if one and one.isprintable() else f"a list is wanted: {what}")
         if not isinstance(value, list):
             raise Unfit(f"{shown(value)} where a list is wanted: {what}")
         if not value:

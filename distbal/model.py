@@ -1,7 +1,7 @@
 """What may stand in hosts.yaml: the keys, their forms, their defaults. The checks and the JSON Schema both come from here.
 
 The models hold the long form; the short ones (a host as one text, a listener as a port) are made long first. Rules that join
-several values, such as a name that stands twice, are in :mod:`distbal.config`.
+several values, such as a name that stands twice, are in :mod:`distbal.crosscheck`.
 """
 
 from __future__ import annotations
@@ -146,7 +146,9 @@ def _lengthen_host(value: object) -> object:
             split_up = f"{key}:{inner}"
             if key not in HostModel.model_fields and addresses.matches(hostspec.SPEC, split_up):
                 raise Unfit(f'"{key}: {inner}" is a mapping to YAML, because of the space: write {split_up}')
-            if key not in HostModel.model_fields and addresses.matches(hostspec.SPEC, key):
+            # anything else behind it makes a mistyped key more likely than a host
+            by_accident = inner is None or isinstance(inner, int | dict)
+            if by_accident and key not in HostModel.model_fields and addresses.matches(hostspec.SPEC, key):
                 raise Unfit(f'"{key}:" makes a mapping: write {key} alone, or - name: {hostspec.parse(key).name}')
         return value
     if isinstance(value, list):

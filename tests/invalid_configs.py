@@ -121,6 +121,10 @@ LINES: dict[str, str] = {
     "listen: 5656": "listen: 5656 where a mapping is wanted, with any of the keys balance, status, update",
     "listen:": "listen: nothing where a mapping is wanted, with any of the keys balance, status, update",
     "listen: {balance: [5656, 5656]}": "listen.balance: 5656 stands twice",
+    'allow: {clients: "\\x1f"}': (
+        "allow.clients: a list is wanted: loopback, private, any, addresses or ranges such as 10.0.0.0/8; "
+        "null in listen is how to switch a port off"
+    ),
     "allow: {clients: any}": "allow.clients: a list is wanted, even of one: [any]",
     "allow: {clients: []}": (
         "allow.clients: the list is empty: loopback, private, any, addresses or ranges such as 10.0.0.0/8; null in "
@@ -172,6 +176,7 @@ FILES: dict[str, Invalid] = {
     "no hosts key": Invalid(
         "policy: random\n", (": hosts is missing: list one distcc server at least, such as - 127.0.0.1:3632/4",)
     ),
+    "hosts mistyped": Invalid("hsts: [box/4]\n", (":1: hsts: unknown key; did you mean hosts?",)),
     "hosts without a value": Invalid(
         "hosts:\n", (":1: hosts: nothing where a list of hosts is wanted: write each behind a '- '",)
     ),

@@ -101,6 +101,11 @@ HOST_ENTRIES: dict[str, str] = {
     "box1: 3632": 'hosts[0]: "box1: 3632" is a mapping to YAML, because of the space: write box1:3632',
     "box1: 3632/4,lzo": ('hosts[0]: "box1: 3632/4,lzo" is a mapping to YAML, because of the space: write box1:3632/4,lzo'),
     "box1:3632/4:": 'hosts[0]: "box1:3632/4:" makes a mapping: write box1:3632/4 alone, or - name: box1:3632',
+    "nme: box1": "hosts[0].nme: unknown key; did you mean name?",
+    "{nam: x}": "hosts[0].nam: unknown key; did you mean name?",
+    "{nam: x, slots: 4}": "hosts[0].nam: unknown key; did you mean name?",
+    "box1: {slots: 4}": 'hosts[0]: "box1:" makes a mapping: write box1 alone, or - name: box1',
+    "box1/4: 3632": 'hosts[0]: "box1/4:" makes a mapping: write box1/4 alone, or - name: box1',
     "[fd00::7]": 'hosts[0][0]: an IPv6 address needs brackets, and so quotes in YAML: "[fd00::7]"',
     "{name: box, slots: 4, options: lzo,cpp}": (
         "hosts[0].cpp: cpp is an option: between { and } a comma ends a text, so put the whole in quotes"
