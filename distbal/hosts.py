@@ -40,7 +40,7 @@ class Farm:
 
     :ivar hosts: in the order of the file, names unique.
     :ivar policy: which host: a name in :data:`distbal.policies.POLICIES`.
-    :ivar order: which waiter: a name in :data:`distbal.policies.DISCIPLINES`.
+    :ivar order: which waiter: a name in :data:`distbal.queues.DISCIPLINES`.
     :ivar wait: seconds that a waiter may wait before it is refused; None for ever.
     """
 
