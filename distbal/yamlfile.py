@@ -8,9 +8,11 @@ what they look like. Anchors and aliases work; tags and several documents in one
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeAlias, cast
@@ -29,6 +31,9 @@ MOST_DEPTH = 20
 
 #: a path from the root: keys and indexes, from 0
 Path: TypeAlias = tuple[str | int, ...]
+
+#: pipes, devices, sockets (of which the system says ENXIO)
+_NO_FILE = "it is no regular file"
 
 _INT = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,40})?(?:[eE][-+]?[0-9]{1,3})?")
@@ -104,12 +109,17 @@ class Document:
 
 
 def read(path: str) -> str:
-    """The text of the file, at most :data:`MOST_BYTES` of UTF-8; ConfigError where there is none to be had."""
+    """The text of the file, at most :data:`MOST_BYTES` of UTF-8; ConfigError where there is none to be had.
+
+    It never waits for somebody to write: only a regular file is read.
+    """
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - the path is shown as the user wrote it
+        with open(path, "rb", opener=_open) as file:
             data = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = (os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)).lower()
+        if isinstance(error, OSError) and error.errno == errno.ENXIO:
+            reason = _NO_FILE
         raise ConfigError(path, [Mistake(0, 0, "", f"cannot be read: {reason}")]) from error
     if len(data) > MOST_BYTES:
         raise ConfigError(path, [Mistake(0, 0, "", f"is larger than {MOST_BYTES // 1024 // 1024} MiB: is it the right file?")])
@@ -120,6 +130,16 @@ def read(path: str) -> str:
         line, column = good.count("\n") + 1, len(good) - good.rfind("\n")
         text = f"byte 0x{data[error.start]:02x} is not UTF-8: save the file as UTF-8"
         raise ConfigError(path, [Mistake(line, column, "", text)]) from error
+
+
+def _open(path: str, flags: int) -> int:
+    # without O_NONBLOCK the open itself waits for a pipe's writer; open() of Python refuses a directory
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        os.close(descriptor)
+        raise OSError(_NO_FILE)
+    return descriptor
 
 
 def parse(path: str, text: str) -> Document:

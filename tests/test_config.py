@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +244,37 @@ def test_a_file_that_cannot_be_read(here: Path) -> None:
         assert str(raised.value) == f"{path}: cannot be read: {reason}"
 
 
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    """What blocks for 10 s fails."""
+
+    def ring(*_: object) -> None:
+        raise TimeoutError("it blocks")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(10)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a pipe that somebody has open", "a device", "a socket"])
+def test_what_is_no_file_is_refused_without_waiting_for_it(here: Path, alarm: None, kind: str) -> None:
+    path = "/dev/zero" if kind == "a device" else "hosts.yaml"
+    with ExitStack() as stack:
+        if kind.startswith("a pipe"):
+            os.mkfifo(path)
+        if kind == "a pipe that somebody has open":
+            stack.callback(os.close, os.open(path, os.O_RDWR | os.O_NONBLOCK))
+        if kind == "a socket":
+            stack.enter_context(socket.socket(socket.AF_UNIX)).bind(path)
+        with pytest.raises(ConfigError) as raised:
+            load(path)
+    assert str(raised.value) == f"{path}: cannot be read: it is no regular file"
+
+
 def test_what_a_parser_says_without_a_place_is_said_without_one() -> None:
     assert misprint(yaml.YAMLError("?"), "hosts: []") == Mistake(0, 0, "", "is not YAML")
 
@@ -262,8 +298,9 @@ def test_a_file_that_is_no_text(here: Path) -> None:
 def test_a_file_of_any_size_is_read_to_its_bound_only(here: Path) -> None:
     assert refused(b"#" * (yamlfile.MOST_BYTES + 1)) == "hosts.yaml: is larger than 2 MiB: is it the right file?"
     assert read(b"hosts: [box/4]\n" + b"#" * (yamlfile.MOST_BYTES - 15)).farm.hosts
+    os.truncate("hosts.yaml", 1 << 40)
     with pytest.raises(ConfigError, match="is larger than 2 MiB"):
-        load("/dev/zero")
+        load("hosts.yaml")
 
 
 def test_the_small_example_is_one_distccd_on_this_machine() -> None:
