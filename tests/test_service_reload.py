@@ -6,12 +6,12 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThread
 
 from distbal import config
 from tests.services import LISTEN, ONE, Lines, balancer, connect, leave, said, takes_connections, until
@@ -232,31 +232,35 @@ async def test_a_bug_in_reading_is_told_and_changes_nothing(
 # -- one at a time ------------------------------------------------------------------------------------------------------------
 
 
-class Pipe:
-    """hosts.yaml as a named pipe: whoever reads it waits until the test writes."""
+class Gate:
+    """Whoever reads hosts.yaml waits until the test says what stands in it."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        file.unlink()
-        os.mkfifo(file)
+    def __init__(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._texts: SimpleQueue[str] = SimpleQueue()
+        load = config.load
 
-    def feed(self, text: str) -> Deferred[int]:
-        """Fires when somebody has come to read, and been given this."""
-        return deferToThread(self.file.write_text, text)
+        def wait_and_load(path: str) -> config.Loaded:
+            file.write_text(self._texts.get(timeout=20))
+            return load(path)
+
+        monkeypatch.setattr(config, "load", wait_and_load)
+
+    def feed(self, text: str) -> None:
+        self._texts.put(text)
 
 
 @pytest_twisted.ensureDeferred
-async def test_reloads_come_one_after_the_other(tmp_path: Path, log: Lines) -> None:
+async def test_reloads_come_one_after_the_other(tmp_path: Path, log: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     async with balancer(tmp_path, ONE + LISTEN) as one:
-        pipe = Pipe(one.file)
+        gate = Gate(one.file, monkeypatch)
         results: list[bool] = []
         reloads = [one.service.reload().addCallback(results.append) for _ in range(2)]
         client = await one.client()
         await client.hears(b"alpha\r\n")  # jobs go on meanwhile
-        await pipe.feed(f"hosts: [alpha/1, beta/1]\n{LISTEN}")
+        gate.feed(f"hosts: [alpha/1, beta/1]\n{LISTEN}")
         await reloads[0]
         assert (results, set(one.hosts())) == ([True], {"alpha", "beta"})
-        await pipe.feed(f"hosts: [alpha/1, beta/1, gamma/1]\n{LISTEN}")
+        gate.feed(f"hosts: [alpha/1, beta/1, gamma/1]\n{LISTEN}")
         await reloads[1]
         assert (results, set(one.hosts())) == ([True, True], {"alpha", "beta", "gamma"})
         assert len([line for line in log.of("info") if "hosts added: 1," in line]) == 2
@@ -264,14 +268,16 @@ async def test_reloads_come_one_after_the_other(tmp_path: Path, log: Lines) -> N
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_reload_that_ends_after_the_stop_does_nothing(tmp_path: Path, log: Lines) -> None:
+async def test_a_reload_that_ends_after_the_stop_does_nothing(
+    tmp_path: Path, log: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fresh = free_port()
     async with balancer(tmp_path, ONE + LISTEN) as one:
-        pipe = Pipe(one.file)
+        gate = Gate(one.file, monkeypatch)
         reloads = [one.service.reload(), one.service.reload()]
         await one.service.stopService()
         for reload in reloads:
-            await pipe.feed(f"{ONE}listen: {{balance: '127.0.0.1:{fresh}', status: null, update: null}}\n")
+            gate.feed(f"{ONE}listen: {{balance: '127.0.0.1:{fresh}', status: null, update: null}}\n")
             assert not await reload
         assert (one.service.opened, "was taken in" in log, takes_connections(fresh)) == ([], False, False)
 
@@ -286,10 +292,12 @@ async def test_sighup_reloads(tmp_path: Path, log: Lines) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_sighup_again_and_again_is_at_most_one_reload_more(tmp_path: Path, log: Lines) -> None:
+async def test_sighup_again_and_again_is_at_most_one_reload_more(
+    tmp_path: Path, log: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The one that has yet to begin reads what is there then; a file of 10,000 hosts takes a second each time."""
     async with balancer(tmp_path, ONE + LISTEN) as one:
-        pipe = Pipe(one.file)
+        gate = Gate(one.file, monkeypatch)
         for _ in range(5):
             os.kill(os.getpid(), signal.SIGHUP)
             heard: Deferred[None] = Deferred()
@@ -297,7 +305,7 @@ async def test_sighup_again_and_again_is_at_most_one_reload_more(tmp_path: Path,
             await heard
         waiting = len(one.service._reloading.waiting)
         for number in range(waiting + 1):
-            await pipe.feed(f"hosts: [alpha/1, beta{number}/1]\n{LISTEN}")
+            gate.feed(f"hosts: [alpha/1, beta{number}/1]\n{LISTEN}")
         await until(lambda: not one.service._reloading.locked, "the end of all reloads")
         assert waiting == 1
         assert len([line for line in log.of("info") if "was taken in" in line]) == 2
