@@ -34,7 +34,6 @@ NAME = rf"(?:{HOST}(?::{PORT})?)"
 SLOTS = r"(?:[1-9][0-9]{0,5})"
 #: an option alone is no host: ``[box/4,lzo]`` is two texts to YAML
 SPEC = rf"(?:(?!(?:lzo|cpp|auth)(?![!-~])){NAME}(?:/{SLOTS})?(?:,{OPTIONS})?)"
-KNOWN_OPTIONS = ("lzo", "cpp", "auth", "auth=NAME")
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,5 +97,3 @@ class Outcome(Enum):
     VANISHED = "vanished"
     #: the client was gone before it could be told its host
     UNDELIVERED = "undelivered"
-    #: the balancer stopped
-    STOPPED = "stopped"

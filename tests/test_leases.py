@@ -240,7 +240,7 @@ def test_nothing_is_delivered_after_the_stop(clock: Clock) -> None:
     waits = ask(leases, second)
     assert served is not None
     leases.stop()
-    leases.release(served, Outcome.STOPPED)
+    leases.release(served, Outcome.CLOSED)
     leases.report("fast", "update", up=True, ttl=5)
     assert second.lease is None
     assert waits.lease is not None, "what the scheduler decides is its own"
