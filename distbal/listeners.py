@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
@@ -20,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from distbal import listening
+from distbal.acceptor import Acceptor
 from distbal.errors import ListenError
 from distbal.listenspec import Listener
 from distbal.loop import HotLoop
@@ -67,11 +67,9 @@ class Opened:
         :returns: fires once it is served; fails with ListenError where a Twisted endpoint cannot listen.
         """
         if self._sock is not None:
-            # the reactor works on a duplicate of its own
-            port = self._adopt(reactor, self._sock, factory)
-            self._sock.close()
+            acceptor = Acceptor(reactor, self._sock, factory)
             self._sock = None
-            self._stop = port.stopListening
+            self._stop = acceptor.stop
             return succeed(None)
 
         def listens(port: IListeningPort) -> None:
@@ -85,15 +83,6 @@ class Opened:
             raise ListenError(f"cannot listen on {self.spec.at}: {why}") from failure.value
 
         return maybeDeferred(_listen, reactor, self.spec.at.description, factory).addCallbacks(listens, cannot)
-
-    def _adopt(self, reactor: Any, sock: socket.socket, factory: Factory) -> Any:
-        if sock.family != socket.AF_UNIX:
-            return reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
-        # adoptStreamPort makes a Unix socket everybody's, and its backlog 50: it offers no way to say otherwise
-        port = _UnixPort._fromListeningDescriptor(reactor, sock.fileno(), factory)  # type: ignore[no-untyped-call] # noqa: SLF001
-        port.backlog = listening.BACKLOG
-        port.startListening()
-        return port
 
     def close(self) -> Deferred[object]:
         """Listen no more. Connections that came by it stay."""
@@ -115,20 +104,6 @@ class Opened:
             return result
 
         return done.addBoth(unlink)
-
-
-class _UnixPort(unix.Port):
-    """A Unix socket that listens already. Its file is not Twisted's: we may have lost our right to it (twistd --uid)."""
-
-    def startListening(self) -> None:
-        # it does not change the mode of what is not in the file system
-        path, self._bindPath = self._bindPath, b"\0" + self._bindPath
-        super().startListening()  # type: ignore[no-untyped-call]
-        self._bindPath = path
-
-    def connectionLost(self, reason: Failure) -> None:
-        # not unix.Port's, which removes the file first and, where it cannot, closes nothing
-        tcp.Port.connectionLost(self, reason)  # type: ignore[no-untyped-call]
 
 
 def open_all(specs: Iterable[Listener]) -> list[Opened]:

@@ -1,0 +1,92 @@
+"""Accepts connections for the reactor, on a socket of ours, in the few ways in which Twisted's own ports will not do.
+
+When descriptors run out, Twisted accepts and closes: here those who come wait in the kernel's queue until there is one again. A
+Unix socket's file is not touched: Twisted would open it to everybody, and fail to close what somebody has removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from distbal.complaints import Complaints
+
+#: connections that are taken in before others have their turn
+BATCH = 16
+#: seconds after which accepting is tried again when it failed
+RETRY = 1.0
+
+
+@implementer(IReadDescriptor)
+class Acceptor:
+    """Takes connections in, and lets a factory make a protocol of each.
+
+    :param reactor: has adoptStreamConnection, timers and readers.
+    :param sock: listens, and does not block; ours to close from now on.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, sock: socket.socket, factory: Factory) -> None:
+        self._reactor = reactor
+        self._sock = sock
+        self._factory = factory
+        self._complain = Complaints(self.log, reactor.seconds)
+        self._retry: IDelayedCall | None = None
+        factory.doStart()  # type: ignore[no-untyped-call]
+        reactor.addReader(self)
+
+    def stop(self) -> None:
+        """Listen no more."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self._reactor.removeReader(self)
+        self._sock.close()
+        self._factory.doStop()  # type: ignore[no-untyped-call]
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def logPrefix(self) -> str:
+        return "acceptor"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor stops; :meth:`stop` closes what there is."""
+
+    def doRead(self) -> None:
+        """Take in those who wait, a batch at most."""
+        try:
+            for _ in range(BATCH):
+                with self._sock.accept()[0] as connection:
+                    self._adopt(connection)
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            # out of descriptors or memory: to ask again at once would not help
+            self._complain("not accepting connections for now: {reason}", reason=str(error))
+            self._reactor.removeReader(self)
+            self._retry = self._reactor.callLater(RETRY, self._resume)
+
+    def _adopt(self, connection: socket.socket) -> None:
+        try:
+            # who is gone already has no name; Twisted would find out too late to close its duplicate
+            connection.getpeername()
+            self._reactor.adoptStreamConnection(connection.fileno(), connection.family, self._factory)
+        except OSError as error:
+            # not gone: then this was the last descriptor, or the memory is full
+            if error.errno != errno.ENOTCONN:
+                self._complain("a connection could not be taken in: {reason}", reason=str(error))
+        except Exception:  # noqa: BLE001 (a bug met one newcomer: the others must be taken in)
+            self.log.failure("a connection could not be taken in")
+
+    def _resume(self) -> None:
+        self._retry = None
+        self._reactor.addReader(self)
