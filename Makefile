@@ -18,6 +18,8 @@ MANDIR     ?= $(PREFIX)/share/man
 DOCDIR     ?= $(PREFIX)/share/doc/distbal
 UNITDIR    ?= $(PREFIX)/lib/systemd/system
 SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+# what the unit starts
+TWISTD      ?= /opt/distbal/bin/twistd
 
 # the pure core: tests/test_imports.py keeps Twisted, files and clocks out of these, and their coverage is held higher
 CORE := access errors health history hosts policies queues ranking requests scheduler snapshot wire
@@ -94,7 +96,9 @@ build/distbal-wrap: $(WRAP_SOURCES) $(wildcard distbal/wrap/*.h) distbal/__init_
 install: build/distbal-wrap  ## for packagers: unit, sysusers, example configuration, man pages, client (DESTDIR=, PREFIX=)
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SYSCONFDIR)/distbal $(DESTDIR)$(DOCDIR)/examples
 	install -m 755 build/distbal-wrap $(DESTDIR)$(BINDIR)/distbal-wrap
-	install -D -m 644 etc/distbal.service $(DESTDIR)$(UNITDIR)/distbal.service
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's,/opt/distbal/bin/twistd,$(TWISTD),' etc/distbal.service > $(DESTDIR)$(UNITDIR)/distbal.service
+	chmod 644 $(DESTDIR)$(UNITDIR)/distbal.service
 	install -D -m 644 etc/sysusers.d/distbal.conf $(DESTDIR)$(SYSUSERSDIR)/distbal.conf
 	@# a configuration that is in use stays as it is
 	test -e $(DESTDIR)$(SYSCONFDIR)/distbal/hosts.yaml || install -m 644 etc/hosts.yaml $(DESTDIR)$(SYSCONFDIR)/distbal/hosts.yaml
