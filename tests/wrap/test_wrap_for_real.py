@@ -213,7 +213,9 @@ def test_cmake_launcher(wrap: Wrap, server: Server, project: Path) -> None:
     launcher = f"-DCMAKE_C_COMPILER_LAUNCHER={wrap.program};{shutil.which('distcc')}"
     with farm(f"{server.name}\r\n".encode()) as served:
         env = {"DISTBAL": served.address}
-        configured = wrap.run("-G", "Ninja", "-B", "out", "-S", ".", "-DCMAKE_C_COMPILER=gcc", launcher, program="cmake", env=env)
+        configured = wrap.run(
+            "-G", "Ninja", "-B", "out", "-S", ".", "-DCMAKE_C_COMPILER=gcc", launcher, program="cmake", env=env
+        )
         assert configured.returncode == 0, configured.stderr
         before, probes = server.compiled(), served.granted
         built = wrap.run("--build", "out", program="cmake", env=env)
