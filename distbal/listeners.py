@@ -6,6 +6,7 @@ anything else changes. Each is then served by the hot loop where it can be, else
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -38,7 +39,7 @@ class Opened:
     def __init__(self, spec: Listener) -> None:
         self.spec = spec
         self.port = 0
-        self._path = spec.at.path
+        self._file: os.stat_result | None = None
         self._stop: Callable[[], object] | None = None
         self._sock: socket.socket | None = None
         if spec.at.kind == "tcp":
@@ -47,6 +48,7 @@ class Opened:
         elif spec.at.kind == "unix":
             mode = listening.ADMIN_MODE if spec.kind == "update" else listening.CLIENTS_MODE
             self._sock = listening.listen_unix(spec.at.path, mode)
+            self._file = Path(spec.at.path).stat()
 
     @property
     def is_socket(self) -> bool:
@@ -94,16 +96,23 @@ class Opened:
                 self._sock.close()
         self._stop = self._sock = None
 
-        def unlink(result: object) -> object:
-            try:
-                if self._path:
-                    Path(self._path).unlink(missing_ok=True)
-            except OSError as error:
-                # bound by root, closed by the user of twistd --uid; the next start replaces it
-                self.log.warn("{path} stays behind: {why}", path=self._path, why=error.strerror)
+        def remove(result: object) -> object:
+            self._remove_file()
             return result
 
-        return done.addBoth(unlink)
+        return done.addBoth(remove)
+
+    def _remove_file(self) -> None:
+        """Remove a Unix socket's file, unless it is another's by now."""
+        path = Path(self.spec.at.path)
+        try:
+            if self._file is not None and os.path.samestat(path.stat(), self._file):
+                path.unlink()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            # bound by root, closed by the user of twistd --uid; the next start replaces it
+            self.log.warn("{path} stays behind: {why}", path=str(path), why=error.strerror)
 
 
 def open_all(specs: Iterable[Listener]) -> list[Opened]:

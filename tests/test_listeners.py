@@ -168,6 +168,18 @@ async def test_a_unix_socket_that_somebody_removed_closes_all_the_same(tmp_path:
     assert empty(tmp_path)
 
 
+@pytest.mark.parametrize("how", ["hot", "reactor"])
+@pytest_twisted.ensureDeferred
+async def test_a_unix_socket_that_another_process_put_in_its_place_is_left(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "socket"
+    async with served(f"unix:{path}", how) as opened:
+        path.rename(tmp_path / "old")  # not removed: its number must not be given to the next file
+        with socket.socket(socket.AF_UNIX) as theirs:
+            theirs.bind(str(path))
+            await opened.close()
+            assert path.is_socket()
+
+
 @pytest.mark.parametrize("at", ["127.0.0.1:0", "unix:{}/socket"])
 @pytest_twisted.ensureDeferred
 async def test_what_was_never_served_is_closed_too(tmp_path: Path, at: str) -> None:
