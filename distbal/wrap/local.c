@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define RESPONSE_FILES_MOST 2000 /* libiberty's own limit, on which distcc gives up */
 
@@ -67,11 +68,17 @@ static const char *response_word(const char *text, struct words *to) {
     return text;
 }
 
-/* The command with its @files replaced by what they hold; a file that cannot be read stays a word.
+/* Whether a path is a file proper: what is read from a pipe would be missing when the compiler reads it. */
+static bool is_file(const char *path) {
+    struct stat found;
+    return stat(path, &found) == 0 && S_ISREG(found.st_mode);
+}
+
+/* The command with its @files replaced by what they hold; what is no file, or cannot be read, stays a word.
  * False where there are too many of them, which a file that names itself is. */
 static bool expand_response_files(char *const command[], int *left, struct words *to) {
     for (; *command; command++) {
-        char *text = **command == '@' ? read_file(*command + 1) : NULL;
+        char *text = **command == '@' && is_file(*command + 1) ? read_file(*command + 1) : NULL;
         if (!text) {
             words_add(to, *command, strlen(*command));
             continue;

@@ -308,3 +308,10 @@ def test_nobody_is_asked_for_what_stays_here(wrap: Wrap, balancer: Balancer, com
     assert result.stderr == ""
     assert result.stdout in ("", command.removeprefix("distcc ") + " unset unset\n")
     assert not balancer.asked()
+
+
+def test_a_pipe_is_left_to_the_compiler(wrap: Wrap) -> None:
+    """``cc -c x.c @<(options)``: what we read of it, the compiler would miss; and nobody may be writing."""
+    os.mkfifo(wrap.directory / "pipe")
+    result = wrap.run("--explain", "distcc", "cc", "-c", "x.c", "@pipe")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "remote\n", "")
