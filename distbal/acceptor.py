@@ -1,12 +1,12 @@
-"""Accepts connections for the reactor, on a socket of ours, in the few ways in which Twisted's own ports will not do.
+"""Accepts connections for the reactor on a Unix socket, in the few ways in which Twisted's own port will not do.
 
-When descriptors run out, Twisted accepts and closes: here those who come wait in the kernel's queue until there is one again. A
-Unix socket's file is not touched: Twisted would open it to everybody, and fail to close what somebody has removed.
+Twisted opens the socket's file to everybody, closes nothing when somebody has removed it, and wants more rights to it than a
+daemon has that gave up root's. And when descriptors run out, it accepts and closes: here those who come wait in the kernel's
+queue until there is one again.
 """
 
 from __future__ import annotations
 
-import errno
 import socket
 from typing import Any
 
@@ -77,13 +77,11 @@ class Acceptor:
 
     def _adopt(self, connection: socket.socket) -> None:
         try:
-            # who is gone already has no name; Twisted would find out too late to close its duplicate
-            connection.getpeername()
+            # Twisted works on a duplicate of its own
             self._reactor.adoptStreamConnection(connection.fileno(), connection.family, self._factory)
         except OSError as error:
-            # not gone: then this was the last descriptor, or the memory is full
-            if error.errno != errno.ENOTCONN:
-                self._complain("a connection could not be taken in: {reason}", reason=str(error))
+            # this was the last descriptor, or the memory is full
+            self._complain("a connection could not be taken in: {reason}", reason=str(error))
         except Exception:  # noqa: BLE001 (a bug met one newcomer: the others must be taken in)
             self.log.failure("a connection could not be taken in")
 

@@ -68,10 +68,15 @@ class Opened:
 
         :returns: fires once it is served; fails with ListenError where a Twisted endpoint cannot listen.
         """
-        if self._sock is not None:
-            acceptor = Acceptor(reactor, self._sock, factory)
-            self._sock = None
-            self._stop = acceptor.stop
+        sock, self._sock = self._sock, None
+        if sock is not None and sock.family == socket.AF_UNIX:
+            self._stop = Acceptor(reactor, sock, factory).stop
+            return succeed(None)
+        if sock is not None:
+            # the reactor works on a duplicate of its own
+            port = reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
+            sock.close()
+            self._stop = port.stopListening
             return succeed(None)
 
         def listens(port: IListeningPort) -> None:
