@@ -272,8 +272,8 @@ def makeService(options: Options) -> BalancerService:
     """
     from twisted.internet import reactor
 
-    # until there is something to reload, a request for it must not end us
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # until there is something to reload, a request for it must not end us (SIG_IGN would be inherited by what we start)
+    signal.signal(signal.SIGHUP, lambda signum, frame: None)
     log = Logger(namespace="distbal.service")
     path = options["config"]
     try:

@@ -273,7 +273,7 @@ async def test_a_hang_up_before_the_start_is_over_ends_nothing(tmp_path: Path) -
     service = make(file)
     os.kill(os.getpid(), signal.SIGHUP)
     await service.stopService()
-    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN, "what we start would inherit that"
 
 
 @pytest_twisted.ensureDeferred
