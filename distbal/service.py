@@ -246,6 +246,10 @@ class BalancerService(Service):
         self._status.balance_port, self._status.status_port = ports.get("balance", 0), ports.get("status", 0)
 
 
+def not_yet(signum: int, frame: FrameType | None) -> None:
+    """Nothing is there yet, or any more, that could be reloaded."""
+
+
 def spare_the_collector() -> None:
     """Let the garbage collector leave alone what lives as long as the daemon, and look less often at the rest.
 
@@ -273,7 +277,7 @@ def makeService(options: Options) -> BalancerService:
     from twisted.internet import reactor
 
     # until there is something to reload, a request for it must not end us (SIG_IGN would be inherited by what we start)
-    signal.signal(signal.SIGHUP, lambda signum, frame: None)
+    signal.signal(signal.SIGHUP, not_yet)
     log = Logger(namespace="distbal.service")
     path = options["config"]
     try:
