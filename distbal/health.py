@@ -23,6 +23,7 @@ class Verdict:
     :ivar weight: the share of its slots that it should be given, 0 to 1000 thousandths; None for no opinion.
     :ivar reason: one sentence for a person, or "".
     :ivar expires: when it no longer holds, on the same clock; None for "until the source says otherwise".
+    :ivar then: what holds in its place from then on, if anything does.
     """
 
     source: str
@@ -31,6 +32,7 @@ class Verdict:
     weight: int | None = None
     reason: str = ""
     expires: float | None = None
+    then: Verdict | None = None
 
 
 class Health:
@@ -63,11 +65,21 @@ class Health:
         self._verdicts[verdict.source] = verdict
         return self._sum_up()
 
+    def forget(self, source: str) -> bool:
+        """Let what a source said hold no longer; True when ``up`` or ``weight`` changed."""
+        return self._verdicts.pop(source, None) is not None and self._sum_up()
+
     def expire(self, now: float) -> bool:
-        """Forget the verdicts whose time is over; True when ``up`` or ``weight`` changed."""
-        over = [v.source for v in self._verdicts.values() if v.expires is not None and v.expires <= now]
-        for source in over:
-            del self._verdicts[source]
+        """Forget the verdicts whose time is over, or go on to what holds then; True when ``up`` or ``weight`` changed."""
+        over = [v for v in self._verdicts.values() if v.expires is not None and v.expires <= now]
+        for verdict in over:
+            follows = verdict.then
+            while follows is not None and follows.expires is not None and follows.expires <= now:
+                follows = follows.then
+            if follows is not None:
+                self._verdicts[verdict.source] = follows
+            else:
+                del self._verdicts[verdict.source]
         return bool(over) and self._sum_up()
 
     def next_expiry(self) -> float | None:

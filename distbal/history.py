@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from distbal.requests import Lease, Outcome
+from distbal.outcomes import Outcome
+from distbal.requests import Lease
 
 #: ended attempts that are remembered; the oldest is forgotten first
 DEFAULT_LIMIT = 1000

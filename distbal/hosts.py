@@ -1,7 +1,7 @@
 """A host: what the file says of it, what was said of it since, and what follows: may it be given a job now?
 
 :class:`HostSpec` is the file's word and never changes. :class:`Host` is the living thing: its running leases, the verdicts of
-its sources, what a person decided. Everything that decides whether a host is *available* stands in this file.
+its sources, what a person decided, what its jobs told. Everything that decides whether it is *available* stands in this file.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from distbal.evidence import Evidence
 from distbal.health import FULL_WEIGHT, Health
 
 DEFAULT_POOL = "default"
@@ -69,6 +70,8 @@ class Host:
     :ivar removed: the file no longer names it: it drains, and is forgotten with its last lease.
     :ivar capacity: slots x weight in integer thousandths, rounded half up, at least 1 while the weight is above 0.
     :ivar available: may be given a job now.
+    :ivar evidence: what its jobs told.
+    :ivar suspect: to be used last, says the evidence.
     :ivar granted: leases lent since start; ``held`` seconds that the ended ones lasted.
     """
 
@@ -77,6 +80,7 @@ class Host:
         "alone",
         "available",
         "capacity",
+        "evidence",
         "granted",
         "health",
         "held",
@@ -84,6 +88,7 @@ class Host:
         "position",
         "removed",
         "spec",
+        "suspect",
     )
 
     def __init__(self, spec: HostSpec, position: int) -> None:
@@ -94,6 +99,8 @@ class Host:
         self.removed = False
         self.admin = AdminState.READY
         self.health = Health()
+        self.evidence = Evidence()
+        self.suspect = False
         self.granted = 0
         self.held = 0.0
         self.capacity = 0

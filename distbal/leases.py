@@ -16,7 +16,8 @@ from twisted.logger import Logger
 
 from distbal.health import Verdict
 from distbal.hosts import AdminState, Farm
-from distbal.requests import Lease, Outcome, Request, Ticket
+from distbal.outcomes import Outcome
+from distbal.requests import Lease, Request, Ticket
 from distbal.scheduler import Scheduler
 from distbal.snapshot import Snapshot
 

@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from distbal.complaints import Complaints
-from distbal.requests import Outcome
+from distbal.outcomes import Outcome
 
 #: events served in one turn of the reactor: some 4 ms of work
 BATCH = 128

@@ -1,7 +1,7 @@
 """Which host a lease gets: one index of available hosts a policy, kept in order so that no grant looks at every host.
 
 ``changed(host)`` is called whenever a host's leases, capacity or availability changed; ``pick(exclude)`` then answers in
-O(log n), and the exclusion of a few hosts costs O(log n) each.
+O(log n), and the exclusion of a few hosts costs O(log n) each. Under every policy suspect hosts (evidence.py) come last.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def fastest_first(host: Host) -> tuple[float, ...]:
 
     Where a rank is one host's alone its load does not matter: then its key, and so its place, never changes.
     """
-    return (host.spec.rank, 0.0 if host.alone else host.leases / host.capacity, host.position)
+    return (host.suspect, host.spec.rank, 0.0 if host.alone else host.leases / host.capacity, host.position)
 
 
 def least_loaded(host: Host) -> tuple[float, ...]:
     """The least share of its capacity lent; of equals the faster one, then the one named first."""
-    return (host.leases / host.capacity, host.spec.rank, host.position)
+    return (host.suspect, host.leases / host.capacity, host.spec.rank, host.position)
 
 
 class OrderedIndex:
@@ -63,8 +63,8 @@ class OrderedIndex:
         return self._ranking.first((lambda host: host.spec.name in exclude) if exclude else None)
 
 
-class RandomIndex:
-    """Hosts in no order: each available one is as likely as any other.
+class _Lots:
+    """Hosts to draw from, each as likely as any other.
 
     A list for drawing, and each host's place in it; a leaving host's place is filled with the last one.
     """
@@ -74,10 +74,8 @@ class RandomIndex:
         self._hosts: list[Host] = []
         self._place: dict[Host, int] = {}
 
-    def changed(self, host: Host) -> None:
-        if not host.available:
-            self.drop(host)
-        elif host not in self._place:
+    def add(self, host: Host) -> None:
+        if host not in self._place:
             self._place[host] = len(self._hosts)
             self._hosts.append(host)
 
@@ -101,6 +99,29 @@ class RandomIndex:
             hosts[drawn], hosts[size - 1] = last, host
             place[last], place[host] = drawn, size - 1
         return None
+
+
+class RandomIndex:
+    """Hosts in no order: each available one is as likely as any other; suspect ones only where there is no other."""
+
+    def __init__(self, draw: random.Random) -> None:
+        self._trusted = _Lots(draw)
+        self._suspect = _Lots(draw)
+
+    def changed(self, host: Host) -> None:
+        lots, others = (self._suspect, self._trusted) if host.suspect else (self._trusted, self._suspect)
+        others.drop(host)
+        if host.available:
+            lots.add(host)
+        else:
+            lots.drop(host)
+
+    def drop(self, host: Host) -> None:
+        self._trusted.drop(host)
+        self._suspect.drop(host)
+
+    def pick(self, exclude: Collection[str]) -> Host | None:
+        return self._trusted.pick(exclude) or self._suspect.pick(exclude)
 
 
 #: each policy by its name in hosts.yaml, as what makes an index for it

@@ -26,7 +26,8 @@ from distbal.complaints import Complaints
 from distbal.hosts import HostSpec
 from distbal.leases import LeaseSource
 from distbal.loop import Connection, HotLoop
-from distbal.requests import Lease, Outcome, Request, Ticket
+from distbal.outcomes import Outcome
+from distbal.requests import Lease, Request, Ticket
 
 
 def peer_of(address: Any) -> tuple[str, int]:

@@ -56,6 +56,10 @@ class FifoQueue:
         #: none of them empty
         self._lines: dict[Kind, Line] = {}
 
+    def __bool__(self) -> bool:
+        """Whether anybody waits here."""
+        return bool(self._lines)
+
     def add(self, ticket: Ticket) -> None:
         self._lines.setdefault(kind_of(ticket.request), OrderedDict())[ticket.id] = ticket
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from enum import Enum
 
 from distbal.hosts import DEFAULT_POOL, Host
 
@@ -23,6 +22,8 @@ class Request:
     :ivar pool: the pool that must serve it.
     :ivar exclude: names of hosts to leave out: those where an earlier attempt failed.
     :ivar job: the job that this is an attempt of; 0 for a new one.
+    :ivar since: for a job whose turn had come, but whose host could not be reached: when it first asked, in seconds on the
+        scheduler's clock. It has waited already, and is served before all that wait for their first turn. None for others.
     """
 
     address: str
@@ -31,6 +32,7 @@ class Request:
     pool: str = DEFAULT_POOL
     exclude: Collection[str] = ()
     job: int = 0
+    since: float | None = None
 
 
 class Ticket:
@@ -38,7 +40,7 @@ class Ticket:
 
     :ivar id: unique across restarts, and growing: the order of arrival.
     :ivar holder: whoever asked, as the edge knows it; the scheduler only hands it back.
-    :ivar asked: when, in seconds on the scheduler's clock.
+    :ivar asked: when its job first asked, in seconds on the scheduler's clock.
     :ivar lease: once granted.
     """
 
@@ -84,16 +86,3 @@ class Lease:
     def job(self) -> int:
         """The job that it belongs to: the one named in the request, or a new one with the ticket's number."""
         return self.ticket.request.job or self.ticket.id
-
-
-class Outcome(Enum):
-    """How a lease ended, as far as the edge can tell."""
-
-    #: the client closed its connection, or its side of it
-    CLOSED = "closed"
-    #: the client's connection was reset
-    RESET = "reset"
-    #: the client's machine stopped answering
-    VANISHED = "vanished"
-    #: the client was gone before it could be told its host
-    UNDELIVERED = "undelivered"

@@ -3,10 +3,12 @@
 The rules, all of which stand in this file or in the one it names:
 
 1. A host is given a job only while it is available (hosts.py). Of the available ones the policy chooses (policies.py).
-2. Whoever cannot be served waits; the discipline says who is next (queues.py).
+2. Whoever cannot be served waits; the discipline says who is next (queues.py). A job whose turn had come, but whose host turned
+   out to be unreachable, is served before all of them.
 3. No waiter waits while a host is available to it. So a free slot concerns only those who wait, and a request only the hosts.
 4. What was lent comes back once: with :meth:`Scheduler.release`. Hosts that go down, are drained or leave the file keep their
    running leases.
+5. What a job tells of its host when it ends, by whoever saw it, is heard (evidence.py).
 
 A call that may free a slot returns the leases that follow from it; its caller tells their holders. Some things happen by
 themselves when their time comes (a verdict expires, a waiter has waited too long): ``due`` says when :meth:`Scheduler.wake`
@@ -24,14 +26,16 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from distbal import evidence
 from distbal.health import Verdict
 from distbal.history import History
 from distbal.hosts import AdminState, Farm, Host
+from distbal.outcomes import Outcome, Traffic
 from distbal.policies import POLICIES, HostIndex
-from distbal.queues import DISCIPLINES, WaitQueue
+from distbal.queues import DISCIPLINES, FifoQueue, WaitQueue
 from distbal.ranking import Ranking
-from distbal.requests import Lease, Outcome, Request, Ticket
-from distbal.snapshot import ClientState, HostState, Snapshot
+from distbal.requests import Lease, Request, Ticket
+from distbal.snapshot import Snapshot, client_state, host_state
 
 
 @dataclass(slots=True)
@@ -75,9 +79,13 @@ class Scheduler:
         self._leases: dict[int, Lease] = {}
         self._waiters: OrderedDict[int, Ticket] = OrderedDict()
         self._expiries: Ranking[Host] = Ranking()
+        #: waiters by when they asked, where they may not wait for ever
+        self._patience: Ranking[Ticket] = Ranking()
         self._counts = dict.fromkeys(("asked", "granted", "ended", "withdrawn", "refused"), 0)
         self._farm = farm
         self._queue: WaitQueue = DISCIPLINES[farm.order]()
+        #: jobs whose turn had come already
+        self._again = FifoQueue()
         self._rebuild(farm)
 
     @property
@@ -101,7 +109,7 @@ class Scheduler:
         :param holder: handed back with the lease.
         :returns: the ticket; its ``lease`` is there at once when a host is available, else it waits.
         """
-        ticket = Ticket(next(self._ids), request, holder, now)
+        ticket = Ticket(next(self._ids), request, holder, now if request.since is None else request.since)
         self._counts["asked"] += 1
         index = self._indexes.get(request.pool)
         host = None if index is None else index.pick(request.exclude)
@@ -110,21 +118,25 @@ class Scheduler:
             self._reindex(host)
         else:
             self._waiters[ticket.id] = ticket
-            self._queue.add(ticket)
+            self._line(ticket).add(ticket)
             if self._farm.wait is not None:
-                self._be_woken(now + self._farm.wait)
+                self._patience.put(ticket, ticket.asked)
+                self._be_woken(ticket.asked + self._farm.wait)
         return ticket
 
     def withdraw(self, ticket: Ticket) -> None:
         """A waiter leaves; KeyError when it does not wait (any more)."""
         del self._waiters[ticket.id]
-        self._queue.remove(ticket)
+        self._line(ticket).remove(ticket)
+        self._patience.discard(ticket)
         self._counts["withdrawn"] += 1
 
-    def release(self, lease: Lease, outcome: Outcome, now: float) -> list[Lease]:
+    def release(self, lease: Lease, outcome: Outcome, now: float, traffic: Traffic | None = None) -> list[Lease]:
         """A lease ends; KeyError when it had ended before.
 
-        :returns: the leases that its slot now goes to: one at most, unless the host had been over its capacity: then none.
+        :param traffic: what came of the connection to its host, where the edge made that.
+        :returns: the leases that its slot now goes to: one at most, and none where the host had been over its capacity, unless
+            the job told something of the host.
         """
         del self._leases[lease.id]
         host = lease.host
@@ -134,17 +146,27 @@ class Scheduler:
         # what the history keeps is let go of by everybody else, and is no circle
         lease.ticket.holder = lease.ticket.lease = None
         self.history.ended(lease, outcome, now)
+        learnt = traffic is not None and self._learn(lease, outcome, traffic, now)
         if host.removed and not host.leases:
             self._forget(host)
             return []
+        if learnt:
+            return self._changed([host], now)
         if self._waiters and host.leases < host.capacity:
-            ticket = self._queue.take(host)
+            ticket = self._take(host)
             if ticket is not None:
-                del self._waiters[ticket.id]
                 # as many leases as before: the indexes need not hear of it
                 return [self._grant(ticket, host, now)]
         self._reindex(host)
         return []
+
+    def connected(self, lease: Lease, now: float) -> list[Lease]:
+        """A lease's host could be connected to; needs only be told where connects had failed.
+
+        :returns: leases to deliver.
+        """
+        host = lease.host
+        return self._changed([host], now) if self._reached(host) else []
 
     # -- what is heard of hosts
 
@@ -179,12 +201,10 @@ class Scheduler:
             self._note_expiry(host)
         decisions.grants += self._changed(expired, now)
         wait = self._farm.wait
-        while wait is not None and self._waiters:
-            ticket = next(iter(self._waiters.values()))
-            if ticket.asked + wait > now:
-                break
+        while wait is not None and (ticket := self._patience.first()) is not None and ticket.asked + wait <= now:
             del self._waiters[ticket.id]
-            self._queue.remove(ticket)
+            self._line(ticket).remove(ticket)
+            self._patience.discard(ticket)
             self._counts["refused"] += 1
             decisions.refusals.append(ticket)
         self._set_due()
@@ -203,7 +223,12 @@ class Scheduler:
         if farm.order != self._farm.order:
             self._queue = DISCIPLINES[farm.order]()
             for ticket in self._waiters.values():
-                self._queue.add(ticket)
+                if ticket.request.since is None:
+                    self._queue.add(ticket)
+        self._patience = Ranking()
+        if farm.wait is not None:
+            for ticket in self._waiters.values():
+                self._patience.put(ticket, ticket.asked)
         self._farm = farm
         self._rebuild(farm)
         self._set_due()
@@ -216,23 +241,10 @@ class Scheduler:
         hosts = sorted(self._hosts.values(), key=lambda host: (host.removed, host.position))
         return Snapshot(
             at=now,
-            hosts=tuple(
-                HostState(
-                    spec=host.spec,
-                    leases=host.leases,
-                    capacity=host.capacity,
-                    up=host.up,
-                    available=host.available,
-                    admin=host.admin.value,
-                    removed=host.removed,
-                    verdicts=host.health.verdicts,
-                    granted=host.granted,
-                    held=host.held,
-                )
-                for host in hosts
-            ),
-            waiters=tuple(_client_state(ticket) for ticket in self._waiters.values()),
-            leases=tuple(_client_state(lease.ticket) for lease in self._leases.values()),
+            hosts=tuple(map(host_state, hosts)),
+            # in this order already, but for jobs that wait again
+            waiters=tuple(map(client_state, sorted(self._waiters.values(), key=_asked))),
+            leases=tuple(client_state(lease.ticket) for lease in self._leases.values()),
             counts=dict(self._counts),
         )
 
@@ -243,6 +255,40 @@ class Scheduler:
         if host.removed:
             raise KeyError(name)
         return host
+
+    def _line(self, ticket: Ticket) -> WaitQueue:
+        """Where a waiter waits."""
+        return self._queue if ticket.request.since is None else self._again
+
+    def _take(self, host: Host) -> Ticket | None:
+        """The next waiter that this host can serve, taken out; None when there is none."""
+        ticket = (self._again.take(host) if self._again else None) or self._queue.take(host)
+        if ticket is not None:
+            del self._waiters[ticket.id]
+            self._patience.discard(ticket)
+        return ticket
+
+    def _learn(self, lease: Lease, outcome: Outcome, traffic: Traffic, now: float) -> bool:
+        """Hear what a job tells of its host; whether that changed by what hosts are chosen."""
+        host = lease.host
+        verdict = host.evidence.ended(outcome, traffic, lease.ticket.request.key, lease.granted, now)
+        suspect, host.suspect = host.suspect, host.evidence.suspect
+        changed = False
+        if verdict is not None and not host.removed:
+            changed = host.health.hear(verdict)
+            self._note_expiry(host)
+        elif outcome is Outcome.ANSWERED and host.health.up:
+            # while the host is down this is no proof: the job began before
+            changed = self._reached(host)
+        return changed or suspect is not host.suspect
+
+    def _reached(self, host: Host) -> bool:
+        """A host could be connected to; whether that changed anything."""
+        if not host.evidence.reached():
+            return False
+        changed = host.health.forget(evidence.SOURCE)
+        self._note_expiry(host)
+        return changed
 
     def _grant(self, ticket: Ticket, host: Host, now: float) -> Lease:
         lease = ticket.lease = Lease(ticket, host, now)
@@ -274,11 +320,10 @@ class Scheduler:
         for host in hosts:
             free.changed(host)
         while self._waiters and (best := free.pick(())) is not None:
-            ticket = self._queue.take(best)
+            ticket = self._take(best)
             if ticket is None:
                 free.drop(best)
                 continue
-            del self._waiters[ticket.id]
             grants.append(self._grant(ticket, best, now))
             self._reindex(best)
             free.changed(best)
@@ -327,17 +372,10 @@ class Scheduler:
         host = self._expiries.first()
         if host is not None:
             self._be_woken(self._expiries.key(host))
-        if self._waiters and self._farm.wait is not None:
-            self._be_woken(next(iter(self._waiters.values())).asked + self._farm.wait)
+        ticket = self._patience.first()
+        if ticket is not None and self._farm.wait is not None:
+            self._be_woken(ticket.asked + self._farm.wait)
 
 
-def _client_state(ticket: Ticket) -> ClientState:
-    request, lease = ticket.request, ticket.lease
-    return ClientState(
-        id=ticket.id,
-        address=request.address,
-        port=request.port,
-        pool=request.pool,
-        since=ticket.asked if lease is None else lease.granted,
-        host="" if lease is None else lease.host.spec.name,
-    )
+def _asked(ticket: Ticket) -> float:
+    return ticket.asked

@@ -5,10 +5,11 @@ The status port, the page, the metrics and the verbs all read this, so that none
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from distbal.health import Verdict
-from distbal.hosts import HostSpec
+from distbal.hosts import Host, HostSpec
+from distbal.requests import Ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,10 @@ class HostState:
     :ivar removed: no longer in the file; shown while its last leases run.
     :ivar verdicts: what each source says.
     :ivar granted: leases lent since start; ``held``: seconds that the ended ones lasted.
+    :ivar suspect: used last, since it closed jobs of several clients without an answer.
+    :ivar sent: bytes that proxied sessions sent there since start; ``received``: bytes that came back.
+    :ivar connected: connects of the proxy that succeeded; ``connecting``: seconds that these took.
+    :ivar failures: jobs that it failed, by how (``refused``, ``no-answer`` ...: requests.FAILURES).
     """
 
     spec: HostSpec
@@ -35,6 +40,12 @@ class HostState:
     verdicts: tuple[Verdict, ...]
     granted: int
     held: float
+    suspect: bool = False
+    sent: int = 0
+    received: int = 0
+    connected: int = 0
+    connecting: float = 0.0
+    failures: dict[str, int] = field(default_factory=dict)
 
     @property
     def free(self) -> int:
@@ -77,3 +88,39 @@ class Snapshot:
     waiters: tuple[ClientState, ...]
     leases: tuple[ClientState, ...]
     counts: dict[str, int]
+
+
+def host_state(host: Host) -> HostState:
+    """One host as it is now."""
+    evidence = host.evidence
+    return HostState(
+        spec=host.spec,
+        leases=host.leases,
+        capacity=host.capacity,
+        up=host.up,
+        available=host.available,
+        admin=host.admin.value,
+        removed=host.removed,
+        verdicts=host.health.verdicts,
+        granted=host.granted,
+        held=host.held,
+        suspect=host.suspect,
+        sent=evidence.sent,
+        received=evidence.received,
+        connected=evidence.connected,
+        connecting=evidence.connecting,
+        failures=dict(evidence.failures or ()),
+    )
+
+
+def client_state(ticket: Ticket) -> ClientState:
+    """One client as it is now."""
+    request, lease = ticket.request, ticket.lease
+    return ClientState(
+        id=ticket.id,
+        address=request.address,
+        port=request.port,
+        pool=request.pool,
+        since=ticket.asked if lease is None else lease.granted,
+        host="" if lease is None else lease.host.spec.name,
+    )

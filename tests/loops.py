@@ -13,7 +13,7 @@ from twisted.internet.testing import MemoryReactorClock
 
 from distbal import listening
 from distbal.loop import Connection, HotLoop, Listener
-from distbal.requests import Outcome
+from distbal.outcomes import Outcome
 from tests.peers import PATIENCE, Peer
 
 

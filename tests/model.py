@@ -15,7 +15,8 @@ from decimal import ROUND_HALF_UP, Decimal
 from distbal.health import Verdict
 from distbal.history import Attempt, Job
 from distbal.hosts import AdminState, Farm, HostSpec
-from distbal.requests import Lease, Outcome, Request, Ticket
+from distbal.outcomes import Outcome
+from distbal.requests import Lease, Request, Ticket
 from distbal.snapshot import ClientState, Snapshot
 
 

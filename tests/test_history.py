@@ -6,7 +6,8 @@ import pytest
 
 from distbal.history import DEFAULT_LIMIT, Attempt, History, Job
 from distbal.hosts import Host, HostSpec
-from distbal.requests import Lease, Outcome, Request, Ticket
+from distbal.outcomes import Outcome
+from distbal.requests import Lease, Request, Ticket
 
 FAST, SLOW = (Host(HostSpec(name, 4, rank), rank) for rank, name in enumerate(["fast", "slow"]))
 

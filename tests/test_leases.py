@@ -9,7 +9,8 @@ from twisted.internet.task import Clock
 
 from distbal.hosts import AdminState, Farm
 from distbal.leases import LocalLeases
-from distbal.requests import Lease, Outcome, Request, Ticket
+from distbal.outcomes import Outcome
+from distbal.requests import Lease, Request, Ticket
 from tests.farms import scheduler, spec
 from tests.support import LoggedErrors
 

@@ -16,7 +16,7 @@ from twisted.logger import capturedLogs
 
 from distbal import listening
 from distbal.loop import BATCH, RETRY_ACCEPT, Connection
-from distbal.requests import Outcome
+from distbal.outcomes import Outcome
 from tests.loops import Client, Hand, open_descriptors
 from tests.peers import PATIENCE, Peer
 from tests.support import LoggedErrors

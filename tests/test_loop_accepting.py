@@ -19,7 +19,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from distbal import listening
 from distbal.loop import MOST_ACCEPTED, RETRY_ACCEPT, HotLoop
-from distbal.requests import Outcome
+from distbal.outcomes import Outcome
 from tests.loops import Client, Hand
 from tests.peers import PATIENCE, Peer, until
 from tests.support import LoggedErrors

@@ -24,8 +24,9 @@ from distbal.hosts import Farm, HostSpec
 from distbal.leases import LocalLeases, Taker
 from distbal.listening import listen_tcp
 from distbal.loop import BATCH, MOST_ACCEPTED, Connection, HotLoop
+from distbal.outcomes import Outcome
 from distbal.ports import BalancePort, Replies, Terms
-from distbal.requests import Outcome, Request, Ticket
+from distbal.requests import Request, Ticket
 from distbal.scheduler import Scheduler
 from tests.support import LoggedErrors
 

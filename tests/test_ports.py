@@ -11,8 +11,8 @@ import pytest
 import pytest_twisted
 from twisted.logger import LogLevel, capturedLogs
 
+from distbal.outcomes import Outcome
 from distbal.ports import Replies
-from distbal.requests import Outcome
 from tests.farms import spec
 from tests.peers import Peer, until, with_ipv6
 from tests.ports import HOWS, Office, our_end, texts

@@ -24,6 +24,7 @@ from distbal.briefports import PATIENCE, READING_TIME, BriefFactory, BriefProtoc
 from distbal.complaints import Complaints
 from distbal.hosts import Host
 from distbal.loop import HotLoop
+from distbal.outcomes import Outcome
 from distbal.ports import (
     BalanceClient,
     BalanceFactory,
@@ -33,7 +34,7 @@ from distbal.ports import (
     peer_of_transport,
     system_socket,
 )
-from distbal.requests import Lease, Outcome, Request, Ticket
+from distbal.requests import Lease, Request, Ticket
 from tests.farms import spec
 from tests.ports import Office
 

@@ -6,7 +6,8 @@ import pytest
 
 from distbal.history import History
 from distbal.hosts import AdminState, Farm
-from distbal.requests import Outcome, Request
+from distbal.outcomes import Outcome
+from distbal.requests import Request
 from distbal.scheduler import Scheduler
 from distbal.snapshot import ClientState, HostState
 from tests.farms import NOW, ask, given, granted, host_of, says, scheduler, shown, spec

@@ -19,9 +19,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from distbal.health import Verdict
 from distbal.history import History
 from distbal.hosts import AdminState, Farm, HostSpec
+from distbal.outcomes import Outcome
 from distbal.policies import POLICIES
 from distbal.queues import DISCIPLINES
-from distbal.requests import Lease, Outcome, Request, Ticket
+from distbal.requests import Lease, Request, Ticket
 from distbal.scheduler import Scheduler
 from tests.model import Model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from distbal.hosts import AdminState, Farm
-from distbal.requests import Outcome
+from distbal.outcomes import Outcome
 from tests.farms import NOW, ask, given, granted, host_of, says, scheduler, shown, spec
 
 

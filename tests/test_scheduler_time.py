@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from distbal.requests import Outcome
+from distbal.outcomes import Outcome
 from tests.farms import NOW, ask, given, granted, says, scheduler, spec
 
 
