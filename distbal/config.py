@@ -21,7 +21,7 @@ from distbal.errors import ConfigError, Mistake
 from distbal.forms import shown
 from distbal.hosts import Farm, HostSpec
 from distbal.listenspec import Listener
-from distbal.model import HOST_FORM, BalanceListenerModel, FileModel, HostModel, ListenModel
+from distbal.model import HOST_FORM, FileModel, HostModel, ListenModel, ProxyListenerModel
 from distbal.yamlfile import Node, Path
 
 DEFAULT_PATH = "/etc/distbal/hosts.yaml"
@@ -35,8 +35,8 @@ class Settings:
 
     :ivar farm: hosts, policy, queue.
     :ivar reply: what 5656 answers: a template of ``{name}`` and ``{options}`` (with its comma in front).
-    :ivar listen: where to listen, in the order balance, status, update.
-    :ivar allow: who may connect, by ``clients`` (balance and status) and ``update``.
+    :ivar listen: where to listen, in the order balance, status, update, proxy.
+    :ivar allow: who may connect, by ``clients`` (balance, status and proxy) and ``update``.
     """
 
     farm: Farm
@@ -96,11 +96,7 @@ def _spec(host: HostModel, rank: int) -> HostSpec:
 
 
 def _listeners(listen: ListenModel) -> tuple[Listener, ...]:
-    return tuple(
-        Listener(kind, one.at, one.pool) if isinstance(one, BalanceListenerModel) else Listener(kind, one.at)
-        for kind in LISTENER_KINDS
-        for one in getattr(listen, kind)
-    )
+    return tuple(one.listener(kind) for kind in LISTENER_KINDS for one in getattr(listen, kind))
 
 
 def _mistake(root: Node, details: ErrorDetails) -> Mistake:
@@ -135,7 +131,9 @@ def _why_unknown(path: Path, value: object) -> str:
     key = str(path[-1])
     known = _section_at(path[:-1]).model_fields
     if key == "pool" and path[0] == "listen":
-        return "only listen.balance has pools"
+        return "only listen.balance and listen.proxy have pools"
+    if key in ProxyListenerModel.model_fields and key != "at" and path[0] == "listen":
+        return f"{key} is the proxy's: only listen.proxy has it"
     if key in ("lzo", "cpp", "auth") and value is None:
         return f"{key} is an option: between {{ and }} a comma ends a text, so put the whole in quotes"
     near = _nearest(key, known)

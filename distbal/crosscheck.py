@@ -12,9 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from distbal import addresses, hostspec
 from distbal.errors import Mistake
-from distbal.hosts import DEFAULT_POOL
-from distbal.listenspec import KNOWN_ENDPOINTS, Listener
-from distbal.model import BalanceListenerModel, FileModel, HostEntry, HostModel, ListenModel
+from distbal.forms import shown
+from distbal.listenspec import KNOWN_ENDPOINTS, ListenAddress, Listener
+from distbal.model import FileModel, HostEntry, HostModel, ListenModel
 from distbal.yamlfile import Node, Path, where
 
 _HOST: TypeAdapter[HostModel] = TypeAdapter(HostEntry)
@@ -78,9 +78,7 @@ def good_listeners(values: object) -> list[PlacedListener]:
         except ValidationError:  # the models say so themselves
             continue
         for number, model in enumerate(models):
-            pool = model.pool if isinstance(model, BalanceListenerModel) else DEFAULT_POOL
-            path: Path = ("listen", kind, number)
-            placed.append(PlacedListener(path, Listener(kind, model.at, pool), kind in listen))
+            placed.append(PlacedListener(("listen", kind, number), model.listener(kind), kind in listen))
     return placed
 
 
@@ -92,16 +90,14 @@ def mistakes(root: Node, hosts: list[PlacedHost], listeners: list[PlacedListener
 
 def warnings(root: Node, file: FileModel, hosts: list[PlacedHost], listeners: list[PlacedListener]) -> list[Mistake]:
     """What can be, and yet is probably not meant."""
-    found = [at(root, placed.path, text) for placed in hosts for text in _doubts(placed.host, file)]
-    found += _one_machine_twice(root, hosts) + _loopback_among_others(root, hosts)
-    found += _pools_without_listeners(root, hosts, listeners)
+    found = [at(root, placed.path, text) for placed in hosts if (text := _why_no_number(placed.host))]
+    found += _one_machine_twice(root, hosts) + _pools_without_listeners(root, hosts, listeners)
+    found += _doubts_of_what_is_told(root, file, hosts, listeners) + _loops(root, hosts, listeners)
     for placed in listeners:
         kind = placed.listener.at.description.partition(":")[0]
         if kind and kind not in KNOWN_ENDPOINTS:
             text = f"{kind} is no endpoint that Twisted brings: this works only where a plug-in of that name is installed"
             found.append(at(root, placed.path, text))
-    if "{options}" not in file.reply and "," not in file.reply and any(placed.host.options for placed in hosts):
-        found.append(at(root, ("reply",), "has no {options}, so clients are not told the options that hosts have"))
     return found
 
 
@@ -133,7 +129,7 @@ def _pools_without_hosts(root: Node, hosts: list[PlacedHost], listeners: list[Pl
     found = []
     for placed in listeners:
         pool = placed.listener.pool
-        if placed.listener.kind != "balance" or pool in served or not hosts:
+        if not placed.listener.lends or pool in served or not hosts:
             continue
         near = get_close_matches(pool, served, 1)
         right = f"did you mean {near[0]}?" if near else f"the pools here are {', '.join(served)}"
@@ -141,17 +137,53 @@ def _pools_without_hosts(root: Node, hosts: list[PlacedHost], listeners: list[Pl
         if root.at(own)[0] != root.at(placed.path)[0]:
             text = f"no host serves the pool {pool}: {right}"
         else:
-            write = f"{{at: {placed.listener.at}, pool: {served[0]}}}"
-            text = f"no host serves the pool {pool}, which {placed} lends: write {write}"
+            text = f"no host serves the pool {pool}, which {placed} lends: {_how_to_lend(root, placed, served[0])}"
         found.append(at(root, own, text))
     return found
 
 
-def _doubts(host: HostModel, file: FileModel) -> list[str]:
-    """What is doubtful of a host by itself."""
+def _how_to_lend(root: Node, placed: PlacedListener, pool: str) -> str:
+    """What to write so that a listener, of which the file says no pool, lends that one."""
+    _, node = root.at(placed.path)
+    if node.entries is not None and "at" in node.entries:
+        return f"add pool: {pool}"
+    place = str(placed.listener.at)
+    return f"write {{at: {shown(place) if place.startswith('[') else place}, pool: {pool}}}"
+
+
+def _why_no_number(host: HostModel) -> str:
+    """Why nobody seems to have thought of how many slots a host has; "" where somebody has."""
+    if "slots" in host.model_fields_set:
+        return ""
+    return f"{host.name} has no number of slots, and so {hostspec.DISTCC_SLOTS}, as distcc takes it: say how many"
+
+
+def _doubts_of_what_is_told(
+    root: Node, file: FileModel, hosts: list[PlacedHost], listeners: list[PlacedListener]
+) -> list[Mistake]:
+    """What clients of balance would make of what they are told. Those of a proxy are told nothing."""
+    told = _lent_by("balance", hosts, listeners)
+    found = [at(root, placed.path, text) for placed in told for text in _doubts_of_a_reply(placed.host, file)]
+    if not all(map(_is_here, hosts)):
+        found += _loopback_among_others(root, told)
+    if any(placed.host.options for placed in told) and "{options}" not in file.reply and "," not in file.reply:
+        found.append(at(root, ("reply",), "has no {options}, so clients are not told the options that hosts have"))
+    told_paths = {placed.path for placed in told}
+    if any(placed.host.options and placed.path not in told_paths for placed in _lent_by("proxy", hosts, listeners)):
+        text = "a proxy tells clients no options of hosts: they write their own, as in DISTCC_HOSTS=balancer:3640/40,lzo"
+        found.append(at(root, ("listen", "proxy"), text))
+    return found
+
+
+def _lent_by(kind: str, hosts: list[PlacedHost], listeners: list[PlacedListener]) -> list[PlacedHost]:
+    """The hosts that are lent by listeners of that kind."""
+    pools = {placed.listener.pool for placed in listeners if placed.listener.kind == kind}
+    return [placed for placed in hosts if not pools.isdisjoint(placed.host.pools)]
+
+
+def _doubts_of_a_reply(host: HostModel, file: FileModel) -> list[str]:
+    """What is doubtful of a host that distcc is told of."""
     found = []
-    if "slots" not in host.model_fields_set:
-        found.append(f"{host.name} has no number of slots, and so {hostspec.DISTCC_SLOTS}, as distcc takes it: say how many")
     if host.slots > hostspec.DISTCC_MOST_SLOTS:
         found.append(f"{host.slots} slots: distcc itself uses at most {hostspec.DISTCC_MOST_SLOTS} of one host")
     options = f",{host.options}" if host.options else ""
@@ -174,26 +206,53 @@ def _one_machine_twice(root: Node, hosts: list[PlacedHost]) -> list[Mistake]:
     return found
 
 
-def _loopback_among_others(root: Node, hosts: list[PlacedHost]) -> list[Mistake]:
+def _is_here(placed: PlacedHost) -> bool:
+    return addresses.is_loopback(hostspec.address_of(placed.host.name)[0])
+
+
+def _loopback_among_others(root: Node, told: list[PlacedHost]) -> list[Mistake]:
     """A farm on one machine is a trial and fine; but clients elsewhere take 127.0.0.1 for themselves."""
-    near = [placed for placed in hosts if addresses.is_loopback(hostspec.address_of(placed.host.name)[0])]
-    if len(near) == len(hosts):
-        return []
     text = "to each client {} is its own machine: write the name that the others know this one by"
     return [
         at(root, placed.path, text.format(placed.host.name))
-        for placed in near
+        for placed in filter(_is_here, told)
         if hostspec.address_of(placed.host.name)[0] != "localhost" or ":" in placed.host.name
     ]
 
 
+def _loops(root: Node, hosts: list[PlacedHost], listeners: list[PlacedListener]) -> list[Mistake]:
+    """Hosts that are a proxy of this very daemon, as far as it shows without looking names up."""
+    proxies = [placed for placed in listeners if placed.listener.kind == "proxy"]
+    found = []
+    for placed in hosts:
+        name, port = hostspec.address_of(placed.host.address or placed.host.name)
+        for proxy in proxies:
+            if port == proxy.listener.at.port and _is_at(name, proxy.listener.at):
+                where_to = addresses.join(name, port)
+                text = f"{where_to} is where distbal's own {proxy} listens: a job sent there comes back, and wants a slot again"
+                found.append(at(root, (*placed.path, "address"), text))
+                break
+    return found
+
+
+def _is_at(name: str, place: ListenAddress) -> bool:
+    """Whether who connects to the port of that place, on the host of that name, arrives there."""
+    if not addresses.is_loopback(name):
+        # which of the addresses are this machine's shows only where one is listened on by itself
+        return place.host is not None and addresses.canonical(place.host) == addresses.canonical(name)
+    numeric = ("127.0.0.1", "::1") if addresses.canonical(name) == "localhost" else (name,)
+    return any(ListenAddress.tcp(address, place.port).overlaps(place) for address in numeric)
+
+
 def _pools_without_listeners(root: Node, hosts: list[PlacedHost], listeners: list[PlacedListener]) -> list[Mistake]:
-    lent = {placed.listener.pool for placed in listeners if placed.listener.kind == "balance"}
+    lent = {placed.listener.pool for placed in listeners if placed.listener.lends}
     if not lent:
         return [at(root, ("listen", "balance"), "nothing listens for clients, so no host is ever lent")]
     first: dict[str, Path] = {}
     for placed in hosts:
         for pool in placed.host.pools:
             first.setdefault(pool, placed.path)
-    text = "no listener lends the pool {0}: add one such as {{at: 5756, pool: {0}}} to listen.balance"
+    kinds = dict.fromkeys(f"listen.{placed.listener.kind}" for placed in listeners if placed.listener.lends)
+    example = 5756 if "listen.balance" in kinds else 3641
+    text = f"no listener lends the pool {{0}}: add one such as {{{{at: {example}, pool: {{0}}}}}} to {' or '.join(kinds)}"
     return [at(root, (*path, "pools"), text.format(pool)) for pool, path in first.items() if pool not in lent]

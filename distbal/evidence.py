@@ -6,8 +6,8 @@ A failed connect takes the host out for a while (:class:`Connects`). Then one jo
 too the next pause is twice as long; so a host that comes back is found again without any monitor.
 
 A server that takes connections and closes them without a byte (distccd's way of refusing a client or a compiler) looks free for
-ever and would eat the farm's jobs. Such a host becomes *suspect* (:class:`Answers`) and is used last, until one job succeeds. It
-is never down by that alone, since one client's odd compiler must not empty the farm.
+ever and would eat the farm's jobs. Such a host becomes *suspect* (:class:`Answers`) and is used last, until one job succeeds.
+It is never down by that alone, since one client's odd compiler must not empty the farm.
 """
 
 from __future__ import annotations

@@ -162,6 +162,8 @@ def _wrong_part(text: str) -> str:
 
 def why_no_slots(text: str) -> str:
     """Why that is no number of slots."""
+    if not text.isprintable():
+        return f"slots are a whole number, 1 to {MOST_SLOTS}, without line ends or control characters"
     if text.strip("0") == "" and text:
         return "a host has at least 1 slot: leave it out of the file to send it nothing"
     if addresses.matches("0+" + SLOTS, text):
@@ -172,6 +174,8 @@ def why_no_slots(text: str) -> str:
 
 
 def _why_no_options(text: str) -> str:
+    if not text.isprintable():
+        return "options are words, without line ends or control characters"
     words = text.split(",")
     known = "the options are lzo, cpp (with lzo) and auth"
     for number, word in enumerate(words):

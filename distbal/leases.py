@@ -14,9 +14,10 @@ from typing import Protocol, cast
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from distbal import evidence
 from distbal.health import Verdict
 from distbal.hosts import AdminState, Farm
-from distbal.outcomes import Outcome
+from distbal.outcomes import Outcome, Traffic
 from distbal.requests import Lease, Request, Ticket
 from distbal.scheduler import Scheduler
 from distbal.snapshot import Snapshot
@@ -47,8 +48,11 @@ class LeaseSource(Protocol):
     def withdraw(self, ticket: Ticket) -> None:
         """A ticket that still waits is no longer wanted."""
 
-    def release(self, lease: Lease, outcome: Outcome) -> None:
-        """A lease is over, and how."""
+    def release(self, lease: Lease, outcome: Outcome, traffic: Traffic | None = None) -> None:
+        """A lease is over, and how; with what came of the connection to its host, where you made that."""
+
+    def connected(self, lease: Lease) -> None:
+        """You could connect to the lease's host, after somebody could not (``host.evidence.unreachable``)."""
 
 
 class LocalLeases:
@@ -84,10 +88,21 @@ class LocalLeases:
     def withdraw(self, ticket: Ticket) -> None:
         self.scheduler.withdraw(ticket)
 
-    def release(self, lease: Lease, outcome: Outcome) -> None:
-        grants = self.scheduler.release(lease, outcome, self._seconds())
+    def release(self, lease: Lease, outcome: Outcome, traffic: Traffic | None = None) -> None:
+        if traffic is None:
+            grants = self.scheduler.release(lease, outcome, self._seconds())
+        else:
+            grants = self._release_and_learn(lease, outcome, traffic)
         if grants:
             self._deliver(grants)
+
+    def connected(self, lease: Lease) -> None:
+        before = lease.host.health.verdict(evidence.SOURCE)
+        grants = self.scheduler.connected(lease, self._seconds())
+        if before is not None:
+            self.log.info("{host} can be reached again", host=lease.host_name)
+        self._set_timer()
+        self._deliver(grants)
 
     # -- what others tell the scheduler
 
@@ -126,6 +141,35 @@ class LocalLeases:
         self._cancel_timer()
 
     # -- the inside
+
+    def _release_and_learn(self, lease: Lease, outcome: Outcome, traffic: Traffic) -> list[Lease]:
+        """Release, and say in the log what is new about the host."""
+        host = lease.host
+        verdict, suspect = host.health.verdict(evidence.SOURCE), host.suspect
+        grants = self.scheduler.release(lease, outcome, self._seconds(), traffic)
+        if host.suspect is not suspect:
+            if host.suspect:
+                self.log.warn(
+                    "{host} closed jobs of {clients} clients without an answer: it is used last, until a job succeeds there"
+                    " (is the compiler there, and are the clients allowed? its log may say)",
+                    host=host.spec.name,
+                    clients=evidence.SUSPECT_AFTER,
+                )
+            else:
+                self.log.info("{host} answers again", host=host.spec.name)
+        now = host.health.verdict(evidence.SOURCE)
+        if now is not verdict:
+            if now is None:
+                self.log.info("{host} can be reached again", host=host.spec.name)
+            else:
+                self.log.warn(
+                    "{host} {reason}; no jobs go there for {pause:g} s, then one on trial",
+                    host=host.spec.name,
+                    reason=now.reason,
+                    pause=(now.expires or now.at) - now.at,
+                )
+            self._set_timer()
+        return grants
 
     def _deliver(self, grants: Iterable[Lease]) -> None:
         """Tell the holders.

@@ -43,7 +43,9 @@ class Opened:
         self._stop: Callable[[], object] | None = None
         self._sock: socket.socket | None = None
         if spec.at.kind == "tcp":
-            self._sock = listening.listen_tcp(spec.at.host, spec.at.port)
+            relay = spec.kind == "proxy"
+            deferred = relay and spec.speaks_first == "client"
+            self._sock = listening.listen_tcp(spec.at.host, spec.at.port, relay=relay, deferred=deferred)
             self.port = self._sock.getsockname()[1]
         elif spec.at.kind == "unix":
             mode = listening.ADMIN_MODE if spec.kind == "update" else listening.CLIENTS_MODE
@@ -55,12 +57,12 @@ class Opened:
         """Whether there is a socket that the hot loop can serve (not so for Twisted endpoints)."""
         return self._sock is not None
 
-    def serve_hot(self, loop: HotLoop, accepted: Callable[[int, Any], None]) -> None:
-        """Let the hot loop accept, and hand each connection to ``accepted``."""
+    def serve_hot(self, loop: HotLoop, accepted: Callable[[int, Any], None], cost: int = 1) -> None:
+        """Let the hot loop accept, and hand each connection to ``accepted``; each may take ``cost`` descriptors."""
         sock, self._sock = self._sock, None
         if sock is None:
             raise ValueError(f"{self.spec.at} has no socket of ours, or is served already")
-        listener = loop.listen(sock, accepted)
+        listener = loop.listen(sock, accepted, cost)
         self._stop = lambda: loop.stop_listening(listener)
 
     def serve(self, reactor: Any, factory: Factory) -> Deferred[None]:

@@ -19,6 +19,10 @@ BACKLOG = 4096
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 #: milliseconds after which a grant that nobody acknowledges ends the connection: keepalive does not see to those
 USER_TIMEOUT = 60_000
+_RELAYED = [(getattr(socket, name), value) for name, value in ({"TCP_NODELAY": 1} | KEEPALIVE).items() if hasattr(socket, name)]
+_BRIEF = [*_RELAYED, *([(socket.TCP_USER_TIMEOUT, USER_TIMEOUT)] if hasattr(socket, "TCP_USER_TIMEOUT") else [])]
+#: seconds after which a client that says nothing is brought in all the same, where a listener may wait for its first bytes
+DEFERRED = 5
 #: Unix sockets: clients of any account may connect; those that change something are for the owner and the group
 CLIENTS_MODE, ADMIN_MODE = 0o666, 0o660
 
@@ -28,16 +32,18 @@ _LIVING = "it is in use, perhaps by another distbal (ss -lxp shows by whom)"
 _NO_SOCKET = "something that is not a socket is there already: move it away"
 
 
-def listen_tcp(host: str | None, port: int) -> socket.socket:
+def listen_tcp(host: str | None, port: int, *, relay: bool = False, deferred: bool = False) -> socket.socket:
     """A socket that listens on a port, non-blocking.
 
     :param host: a numeric address, without brackets; None for every address, IPv4 and IPv6.
     :param port: 0 to 65535; 0 lets the system choose.
+    :param relay: its connections carry more than a line (see :func:`keep_alive`).
+    :param deferred: the system answers those who connect, and keeps them until they have said something, where it can.
     :raises ListenError: in words.
     """
     if host is None:
         try:
-            return _tcp(socket.AF_INET6, ("::", port), both=True)
+            return _tcp(socket.AF_INET6, ("::", port), relay, deferred, both=True)
         except OSError as error:
             if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENOPROTOOPT):
                 raise ListenError(_in_words(f"port {port}", error)) from error
@@ -46,7 +52,7 @@ def listen_tcp(host: str | None, port: int) -> socket.socket:
     try:
         flags = socket.AI_NUMERICHOST | socket.AI_PASSIVE
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)[0]
-        return _tcp(family, address)
+        return _tcp(family, address, relay, deferred)
     except OSError as error:
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         raise ListenError(_in_words(where, error)) from error
@@ -71,22 +77,26 @@ def listen_unix(path: str, mode: int = CLIENTS_MODE) -> socket.socket:
     return sock
 
 
-def keep_alive(sock: socket.socket) -> None:
-    """Let a TCP connection, or those that a listener takes in, notice when its peer vanished; and send at once."""
+def keep_alive(sock: socket.socket, *, relay: bool = False) -> None:
+    """Let a TCP connection, or those that a listener takes in, notice when its peer vanished; and send at once.
+
+    :param relay: it carries more than a line. Then a peer may live and take nothing for a while, which must not end the
+        connection.
+    """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for name, value in (KEEPALIVE | {"TCP_USER_TIMEOUT": USER_TIMEOUT}).items():
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    for option, value in _RELAYED if relay else _BRIEF:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def _tcp(family: int, address: tuple[object, ...], *, both: bool = False) -> socket.socket:
+def _tcp(family: int, address: tuple[object, ...], relay: bool, deferred: bool, *, both: bool = False) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not both))
-        keep_alive(sock)
+        keep_alive(sock, relay=relay)
+        if deferred and hasattr(socket, "TCP_DEFER_ACCEPT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFERRED)
         sock.bind(address)
         sock.listen(BACKLOG)
         sock.setblocking(False)

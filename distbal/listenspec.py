@@ -92,14 +92,23 @@ class ListenAddress:
 class Listener:
     """One place to listen at, and for whom.
 
-    :ivar kind: what is spoken there: ``balance``, ``status`` or ``update``.
+    :ivar kind: what is spoken there: ``balance``, ``status``, ``update`` or ``proxy``.
     :ivar at: where.
-    :ivar pool: balance: the pool whose hosts are lent there.
+    :ivar pool: balance and proxy: the pool whose hosts are lent there.
+    :ivar speaks_first: proxy: ``client``, whose slot is asked for at its first byte, or ``server``: at its connect.
+    :ivar half_close: proxy: what it means that a client closes its side: ``cancel``, it has left; ``pass`` it on to the server.
     """
 
     kind: str
     at: ListenAddress
     pool: str = DEFAULT_POOL
+    speaks_first: str = "client"
+    half_close: str = "cancel"
+
+    @property
+    def lends(self) -> bool:
+        """Whether hosts are lent there."""
+        return self.kind in ("balance", "proxy")
 
 
 def parse(value: object) -> ListenAddress:

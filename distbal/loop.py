@@ -5,8 +5,12 @@ dictionaries each; what they need is one thing: that someone notices when they l
 thin object each, and the reactor (any reactor: an epoll descriptor can be polled itself) sees a single descriptor. At most
 :data:`BATCH` events are served before the reactor has its turn again, so that a crowd that leaves at once stalls nobody.
 
-:meth:`HotLoop.end` is the one place that closes a connection: it takes it out of the epoll first, since an epoll keeps
-reporting a descriptor that lives on in another process.
+A socket of which more is wanted than its end (a proxied session has two) is *watched*: its owner says for which events, and
+hears of each. Events are level-triggered, so that one that is not served to its end comes again, behind the others.
+
+:meth:`HotLoop.end` and :meth:`HotLoop.close` are the places that close a connection: they take it out of the epoll first, since
+an epoll keeps reporting a descriptor that lives on in another process. No new descriptor is made while the events of one batch
+are served (:meth:`HotLoop.soon`): it could have the number of one that has just been closed and still has an event to come.
 """
 
 from __future__ import annotations
@@ -17,8 +21,9 @@ import math
 import os
 import select
 import socket
+import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime, IReadDescriptor
 from twisted.logger import Logger
@@ -49,6 +54,8 @@ _ALREADY_GONE = frozenset(
     if hasattr(errno, name)
 )
 
+#: SO_LINGER's value for "reset instead of close"
+_ABORT = struct.pack("ii", 1, 0)
 _LEAVING = select.EPOLLIN | select.EPOLLRDHUP if hasattr(select, "epoll") else 0
 
 available = hasattr(select, "epoll")
@@ -73,18 +80,33 @@ class Connection:
         raise NotImplementedError
 
 
+class Watcher(Protocol):
+    """The owner of sockets that are watched for more than their end."""
+
+    def ready(self, descriptor: int, events: int) -> None:
+        """Something that was asked for, or an error, happened on a socket; ``events`` are epoll's."""
+
+    def fail(self) -> None:
+        """A bug met you: end what you have, and give back what you were lent. Must not raise."""
+
+    def stop(self) -> None:
+        """Everything ends: close what you have, without a word to anybody."""
+
+
 class Listener:
     """A listening socket, and what to do with those who come.
 
     :param accepted: called with each new descriptor, which is then the callee's to watch or to close, and the peer's address as
         ``accept`` gave it.
+    :param cost: descriptors that each one who comes may take.
     """
 
-    __slots__ = ("_accept", "_batch", "_loop", "_turn", "accepted", "sock")
+    __slots__ = ("_accept", "_batch", "_loop", "_turn", "accepted", "cost", "sock")
 
-    def __init__(self, loop: HotLoop, sock: socket.socket, accepted: Callable[[int, Any], None]) -> None:
+    def __init__(self, loop: HotLoop, sock: socket.socket, accepted: Callable[[int, Any], None], cost: int) -> None:
         self.sock = sock
         self.accepted = accepted
+        self.cost = cost
         self._loop = loop
         self._batch = 1
         self._turn = 0
@@ -104,7 +126,7 @@ class Listener:
         accept, accepted, loop = self._accept, self.accepted, self._loop
         batch = min(2 * self._batch, MOST_ACCEPTED) if turn == self._turn + 1 else 1
         self._turn = turn
-        free = loop.free()
+        free = loop.free() // self.cost
         if not free:
             loop.pause(self, "there are as many clients as its descriptors allow")
             return 0
@@ -148,8 +170,14 @@ class HotLoop:
         self._epoll = select.epoll()
         self._poll = self._epoll.poll
         self._register = self._epoll.register
+        self._modify = self._epoll.modify
         self._unregister = self._epoll.unregister
         self._connections: dict[int, Connection] = {}
+        self._watched: dict[int, Watcher] = {}
+        #: descriptors that the owners of watched sockets may come to need
+        self._reserved = 0
+        self._serving = False
+        self._later: list[Callable[[], None]] = []
         self._listeners: dict[int, Listener] = {}
         self._paused: list[Listener] = []
         self._turn = 0
@@ -160,9 +188,9 @@ class HotLoop:
 
     # -- listeners
 
-    def listen(self, sock: socket.socket, accepted: Callable[[int, Any], None]) -> Listener:
+    def listen(self, sock: socket.socket, accepted: Callable[[int, Any], None], cost: int = 1) -> Listener:
         """Serve a listening, non-blocking socket, which is then ours to close; see :class:`Listener`."""
-        listener = Listener(self, sock, accepted)
+        listener = Listener(self, sock, accepted, cost)
         self._listeners[sock.fileno()] = listener
         self._watch_listener(listener)
         return listener
@@ -177,8 +205,8 @@ class HotLoop:
         listener.sock.close()
 
     def free(self) -> int:
-        """How many more connections there is room for."""
-        return max(0, self.room - len(self._connections))
+        """How many more descriptors there is room for."""
+        return max(0, self.room - len(self._connections) - self._reserved)
 
     def pause(self, listener: Listener, reason: str) -> None:
         """Stop accepting, until a connection ends or a moment has passed: a listener that cannot accept would spin."""
@@ -221,6 +249,56 @@ class HotLoop:
             if self._paused:
                 self._resume()
 
+    # -- watched sockets
+
+    def reserve(self, descriptors: int) -> None:
+        """Somebody may come to need so many descriptors; a negative number gives them back."""
+        self._reserved += descriptors
+        if descriptors < 0 and self._paused:
+            self._resume()
+
+    def add(self, descriptor: int, events: int, watcher: Watcher) -> None:
+        """Watch a socket, which does not block and is ours to close from now on: also when this raises, it is closed."""
+        try:
+            self._register(descriptor, events)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._watched[descriptor] = watcher
+
+    def change(self, descriptor: int, before: int, events: int) -> None:
+        """Watch it for other events than before. For none it is not watched at all: even an error would come for ever."""
+        if not events:
+            self._unregister(descriptor)
+        elif not before:
+            self._register(descriptor, events)
+        else:
+            self._modify(descriptor, events)
+
+    def close(self, descriptor: int, events: int, *, reset: bool = False) -> None:
+        """Close a watched socket.
+
+        :param events: what it is watched for.
+        :param reset: let the peer see that what it has is not all.
+        """
+        del self._watched[descriptor]
+        if events:
+            self._unregister(descriptor)
+        if reset:
+            with contextlib.suppress(OSError), socket.socket(fileno=descriptor) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+        else:
+            os.close(descriptor)
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call it, as soon as new descriptors may be made."""
+        if self._serving:
+            self._later.append(call)
+        else:
+            call()
+
+    # -- in need
+
     def turn_out(self, descriptor: int) -> None:
         """End a newcomer that a bug met while it was taken in."""
         self.log.failure("a connection could not be taken in; it is closed")
@@ -228,6 +306,8 @@ class HotLoop:
         if connection is not None:
             self._leave(connection, Outcome.UNDELIVERED)
             self.end(connection)
+        elif descriptor in self._watched:
+            self._fail(self._watched[descriptor])
         else:
             with contextlib.suppress(OSError):  # it was closed before the bug showed
                 os.close(descriptor)
@@ -243,6 +323,8 @@ class HotLoop:
         for descriptor in self._connections:
             os.close(descriptor)
         self._connections.clear()
+        for watcher in dict.fromkeys(self._watched.values()):
+            watcher.stop()
         self._epoll.close()
 
     # -- for the reactor
@@ -270,11 +352,20 @@ class HotLoop:
     def _serve(self, events: list[tuple[int, int]]) -> int:
         """Serve these events; how much work that was: each of them, and each connection that came."""
         self._turn += 1
-        connections = self._connections
+        connections, watched = self._connections, self._watched
         listeners = None
-        for descriptor, _ in events:
+        self._serving = True
+        for descriptor, what in events:
             connection = connections.get(descriptor)
             if connection is None:
+                watcher = watched.get(descriptor)
+                if watcher is not None:
+                    try:
+                        watcher.ready(descriptor, what)
+                    except Exception:  # noqa: BLE001 (a bug in one session must not end the others)
+                        self.log.failure("a session met a bug; it is ended")
+                        self._fail(watcher)
+                    continue
                 # accepted last, so that no new connection takes the number of one that still has an event in this batch
                 listeners = [*listeners, descriptor] if listeners else [descriptor]
                 continue
@@ -287,7 +378,24 @@ class HotLoop:
                 outcome = Outcome.RESET
             if outcome is not None:
                 self._leave(connection, outcome)
+        self._serving = False
+        if self._later:
+            self._call_later()
         return len(events) + self._accept(listeners) if listeners else len(events)
+
+    def _fail(self, watcher: Watcher) -> None:
+        try:
+            watcher.fail()
+        except Exception:  # noqa: BLE001 (the same)
+            self.log.failure("a session that met a bug could not be ended")
+
+    def _call_later(self) -> None:
+        calls, self._later = self._later, []
+        for call in calls:
+            try:
+                call()
+            except Exception:  # noqa: BLE001 (the same)
+                self.log.failure("something that was put off could not be done")
 
     def _accept(self, descriptors: list[int]) -> int:
         taken = 0

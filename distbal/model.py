@@ -17,7 +17,7 @@ from distbal.access import ANY, WORDS, AccessList
 from distbal.addresses import HOST, IPV6, PORT
 from distbal.forms import Leaf, Short, Unfit, choice, listed, shown, text, text_schema, whole_number
 from distbal.hosts import DEFAULT_POOL
-from distbal.listenspec import ListenAddress
+from distbal.listenspec import ListenAddress, Listener
 from distbal.policies import POLICIES
 from distbal.queues import DISCIPLINES
 
@@ -219,13 +219,34 @@ class ListenerModel(Section):
 
     at: At = Field(description=LISTEN_FORM)
 
+    def listener(self, kind: str) -> Listener:
+        """The same for the ports, which know what is not said here by its default; ``kind`` is the key that it stands under."""
+        return Listener(kind, **dict(self))
 
-class BalanceListenerModel(ListenerModel):
+
+class LendingListenerModel(ListenerModel):
+    """A place to listen at where hosts are lent, those of one pool."""
+
+    pool: Annotated[str, text(POOL, _pool, "the name of a pool")] = _key(DEFAULT_POOL, "The pool whose hosts are lent here.")
+
+
+class BalanceListenerModel(LendingListenerModel):
     """A place to listen at for clients, and the pool that they are lent hosts of."""
 
     model_config = ConfigDict(title="listener for clients")
 
-    pool: Annotated[str, text(POOL, _pool, "the name of a pool")] = _key(DEFAULT_POOL, "The pool whose hosts are lent here.")
+
+class ProxyListenerModel(LendingListenerModel):
+    """A place to listen at for clients that are connected to a host of the pool, and how the service behind it behaves."""
+
+    model_config = ConfigDict(title="listener of the proxy")
+
+    speaks_first: Annotated[str, choice(("client", "server"))] = _key(
+        "client", "client: a slot is asked for at the client's first byte; server: at its connect, for servers that greet."
+    )
+    half_close: Annotated[str, choice(("cancel", "pass"))] = _key(
+        "cancel", "What a client that closes its side wants: cancel: it has left, and its job ends; pass: the server is told."
+    )
 
 
 def _lengthen_listeners(value: object) -> object:
@@ -260,6 +281,10 @@ class ListenModel(Section):
     update: Annotated[list[ListenerModel], Short(_lengthen_listeners, _listeners_schema)] = _key(
         "127.0.0.1:5658", "Where a status daemon says that a host is up or down."
     )
+    proxy: Annotated[list[ProxyListenerModel], Short(_lengthen_listeners, _listeners_schema)] = _key(
+        None,
+        "Where clients are connected to a host: DISTCC_HOSTS=balancer:3640/40. {at: 3641, pool: arm} takes one of that pool.",
+    )
 
 
 _ALLOWED = f"{', '.join(WORDS)}, {ANY}, addresses or ranges such as 10.0.0.0/8"
@@ -274,7 +299,7 @@ class AllowModel(Section):
 
     model_config = ConfigDict(title="allow")
 
-    clients: Allowed = _key(["loopback", "private"], "Who may ask for hosts and read the state.")
+    clients: Allowed = _key(["loopback", "private"], "Who may ask for hosts, use the proxy and read the state.")
     update: Allowed = _key(["loopback"], "Who may say that a host is up or down.")
 
 

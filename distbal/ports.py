@@ -85,14 +85,12 @@ class Terms:
 # -- 5656 --------------------------------------------------------------------------------------------------------------------
 
 
-class BalancePort:
-    """A listener for clients that want a slot.
+class ClientPort:
+    """A listener for clients that want a slot, in whatever way.
 
     :param pool: what it lends.
     :param verbose: log each job.
     """
-
-    log = Logger()
 
     def __init__(self, leases: LeaseSource, terms: Terms, pool: str, complain: Complaints, *, verbose: bool = False) -> None:
         self.leases = leases
@@ -108,6 +106,12 @@ class BalancePort:
             return True
         self.complain("{address} is not in allow.clients ({allowed}): turned away", address=address, allowed=str(allowed))
         return False
+
+
+class BalancePort(ClientPort):
+    """A listener whose clients are told their host, and connect to it themselves."""
+
+    log = Logger()
 
     def hot(self, loop: HotLoop, descriptor: int, address: Any) -> None:
         """A new client, from the hot loop."""

@@ -28,9 +28,13 @@ from distbal.config import DEFAULT_PATH
 from distbal.errors import ConfigError, ListenError, describe
 from distbal.leases import LocalLeases
 from distbal.listeners import Opened, open_all, sort_out
+from distbal.lookup import Lookup
 from distbal.loop import HotLoop
 from distbal.notify import notify
 from distbal.ports import BalanceFactory, BalancePort, Replies, Terms
+from distbal.proxy import splice
+from distbal.proxy.port import Proxy, ProxyPort
+from distbal.proxy.streams import ProxyFactory
 from distbal.scheduler import Scheduler
 
 
@@ -92,6 +96,8 @@ class BalancerService(Service):
         self._terms = Terms()
         self._agree()
         self._loop: HotLoop | None = None
+        self._proxy = Proxy(clock, Lookup(clock))
+        self._streams: list[ProxyFactory] = []
         self._status = StatusFactory("status", self.leases, self._terms, self._complain, clock)
         self._update = UpdateFactory("update", self.leases, self._terms, self._complain, clock)
         self._status.most = self._update.most = crowd
@@ -130,6 +136,10 @@ class BalancerService(Service):
         if self._loop is not None:
             self._loop.stop()
             self._loop = None
+        for factory in self._streams:
+            factory.stop()
+        self._streams = []
+        self._proxy.stop()
         self.leases.stop()
         return DeferredList(closed)
 
@@ -233,11 +243,32 @@ class BalancerService(Service):
             return opened.serve(self._reactor, self._status)
         if spec.kind == "update":
             return opened.serve(self._reactor, self._update)
+        if spec.kind == "proxy":
+            return self._serve_proxy(opened)
         port = BalancePort(self.leases, self._terms, spec.pool, self._complain, verbose=self.verbose)
         hot_loop = self._loop
         if hot_loop is None or not opened.is_socket:
             return opened.serve(self._reactor, BalanceFactory(port))
         opened.serve_hot(hot_loop, lambda descriptor, address: port.hot(hot_loop, descriptor, address))
+        return succeed(None)
+
+    def _serve_proxy(self, opened: Opened) -> Deferred[None]:
+        spec, hot_loop = opened.spec, self._loop
+        port = ProxyPort(
+            self._proxy,
+            self.leases,
+            self._terms,
+            spec.pool,
+            self._complain,
+            server_first=spec.speaks_first == "server",
+            passes=spec.half_close == "pass",
+            verbose=self.verbose,
+        )
+        if hot_loop is None or not splice.available or not opened.is_socket:
+            factory = ProxyFactory(port, self._reactor)
+            self._streams.append(factory)
+            return opened.serve(self._reactor, factory)
+        opened.serve_hot(hot_loop, lambda descriptor, address: port.hot(hot_loop, descriptor, address), splice.COST)
         return succeed(None)
 
     def _name_ports(self) -> None:

@@ -113,13 +113,44 @@ LINES: dict[str, str] = {
         "characters, and at most 400 characters"
     ),
     "listen: {balance: {pool: default}}": "listen.balance: at is missing: it says where to listen",
-    "listen: {status: {at: 5657, pool: default}}": "listen.status.pool: only listen.balance has pools",
+    "listen: {status: {at: 5657, pool: default}}": "listen.status.pool: only listen.balance and listen.proxy have pools",
     "listen: {balance: {at: 5656, pool: a/b}}": (
         "listen.balance.pool: \"a/b\" is no name of a pool: letters, digits, '-', '_' and dots, at most 64"
     ),
-    "listen: {web: 5659}": "listen.web: unknown key; the keys here are balance, status, update",
-    "listen: 5656": "listen: 5656 where a mapping is wanted, with any of the keys balance, status, update",
-    "listen:": "listen: nothing where a mapping is wanted, with any of the keys balance, status, update",
+    "listen: {pool: arm}": "listen.pool: only listen.balance and listen.proxy have pools",
+    "listen: {balance: {at: 5656, speaks_first: server}}": (
+        "listen.balance.speaks_first: speaks_first is the proxy's: only listen.proxy has it"
+    ),
+    "listen: {status: [5657, {at: 7000, half_close: pass}]}": (
+        "listen.status[1].half_close: half_close is the proxy's: only listen.proxy has it"
+    ),
+    "listen: {speaks_first: server}": "listen.speaks_first: speaks_first is the proxy's: only listen.proxy has it",
+    "listen: {proxy: 70000}": "listen.proxy: a port is 0 to 65535 (0: any that is free), not 70000",
+    "listen: {proxy: off}": "listen.proxy: null is off",
+    "listen: {proxy: []}": "listen.proxy: an empty list: null is off",
+    "listen: {proxy: [3640, 3640]}": "listen.proxy: 3640 stands twice",
+    "listen: {proxy: balancer:3640}": (
+        "listen.proxy: balancer is a name: write an IP address of this machine, or 3640 alone for every address"
+    ),
+    "listen: {proxy: {pool: default}}": "listen.proxy: at is missing: it says where to listen",
+    "listen: {proxy: {at: 3640, pool: a/b}}": (
+        "listen.proxy.pool: \"a/b\" is no name of a pool: letters, digits, '-', '_' and dots, at most 64"
+    ),
+    "listen: {proxy: {at: 3640, speaks_first: Server}}": (
+        'listen.proxy.speaks_first: "Server" is none of client, server; did you mean server?'
+    ),
+    "listen: {proxy: {at: 3640, speaks_first: both}}": 'listen.proxy.speaks_first: "both" is none of client, server',
+    "listen: {proxy: {at: 3640, speaks_first:}}": "listen.proxy.speaks_first: nothing is none of client, server",
+    "listen: {proxy: [{at: 3640, half_close: true}]}": "listen.proxy[0].half_close: true is none of cancel, pass",
+    "listen: {proxy: {at: 3640, half_close: forward}}": 'listen.proxy.half_close: "forward" is none of cancel, pass',
+    "listen: {proxy: {at: 3640, half-close: pass}}": "listen.proxy.half-close: unknown key; did you mean half_close?",
+    "listen: {proxy: {at: 3640, to: box}}": (
+        "listen.proxy.to: unknown key; the keys here are at, pool, speaks_first, half_close"
+    ),
+    "listen: {proxi: 3640}": "listen.proxi: unknown key; did you mean proxy?",
+    "listen: {web: 5659}": "listen.web: unknown key; the keys here are balance, status, update, proxy",
+    "listen: 5656": "listen: 5656 where a mapping is wanted, with any of the keys balance, status, update, proxy",
+    "listen:": "listen: nothing where a mapping is wanted, with any of the keys balance, status, update, proxy",
     "listen: {balance: [5656, 5656]}": "listen.balance: 5656 stands twice",
     'allow: {clients: "\\x1f"}': (
         "allow.clients: a list is wanted: loopback, private, any, addresses or ranges such as 10.0.0.0/8; "
@@ -268,6 +299,21 @@ FILES: dict[str, Invalid] = {
         (":4: listen.status: unix:/run/x is taken: balance (unix:/run/x) listens there",),
         JOINS_LISTENERS,
     ),
+    "a proxy on the port of balance": Invalid(
+        "hosts: [box/4]\nlisten:\n  proxy: 5656\n",
+        (":3: listen.proxy: 5656 is taken: balance (5656, the default) listens there",),
+        JOINS_LISTENERS,
+    ),
+    "a proxy on an address of a port that update has": Invalid(
+        "hosts: [box/4]\nlisten:\n  proxy: [3640, {at: 5658, speaks_first: server}]\n",
+        (":3: listen.proxy[1]: 5658 is taken: update (127.0.0.1:5658, the default) listens there",),
+        JOINS_LISTENERS,
+    ),
+    "two proxies on one port, for two pools": Invalid(
+        "hosts: [{name: box, slots: 4, pools: [default, arm]}]\nlisten:\n  proxy: [3640, {at: 127.0.0.1:3640, pool: arm}]\n",
+        (":3: listen.proxy[1]: 127.0.0.1:3640 is taken: proxy (3640) listens there",),
+        JOINS_LISTENERS,
+    ),
     "a pool that no host serves": Invalid(
         "hosts: [box/4]\nlisten:\n  balance: {at: 5656, pool: arm}\n",
         (":3: listen.balance.pool: no host serves the pool arm: the pools here are default",),
@@ -291,6 +337,32 @@ FILES: dict[str, Invalid] = {
     "the default pool, which no host serves, by a port alone": Invalid(
         "hosts:\n  - {name: box, slots: 4, pools: [arm]}\nlisten:\n  balance: 7000\n",
         ((":4: listen.balance: no host serves the pool default, which balance (7000) lends: write {at: 7000, pool: arm}"),),
+        JOINS_POOLS,
+    ),
+    "the default pool, which no host serves, by an IPv6 address": Invalid(
+        "hosts:\n  - {name: box, slots: 4, pools: [arm]}\nlisten:\n  balance: '[::1]:7000'\n",
+        (
+            (
+                ":4: listen.balance: no host serves the pool default, which balance ([::1]:7000) lends: write {at: "
+                '"[::1]:7000", pool: arm}'
+            ),
+        ),
+        JOINS_POOLS,
+    ),
+    "a proxy's pool that no host serves": Invalid(
+        "hosts: [box/4]\nlisten:\n  proxy: [3640, {at: 3641, pool: arm}]\n",
+        (":3: listen.proxy[1].pool: no host serves the pool arm: the pools here are default",),
+        JOINS_POOLS,
+    ),
+    "the default pool, which no host serves, by proxies": Invalid(
+        (
+            "hosts:\n  - {name: box, slots: 4, pools: [arm]}\nlisten:\n  balance: null\n"
+            "  proxy:\n    - 3640\n    - {at: 3641, speaks_first: server}\n"
+        ),
+        (
+            ":6: listen.proxy[0]: no host serves the pool default, which proxy (3640) lends: write {at: 3640, pool: arm}",
+            ":7: listen.proxy[1]: no host serves the pool default, which proxy (3641) lends: add pool: arm",
+        ),
         JOINS_POOLS,
     ),
     "bits beyond the prefix, IPv6": Invalid(
@@ -353,7 +425,7 @@ FILES: dict[str, Invalid] = {
             ":7: queue.wait: -1 is no time: seconds, a number above 0 and at most 31536000, or null for ever",
             ":8: listen.balance: 5657 is taken: status (5657, the default) listens there",
             ":8: listen.update: at is missing: it says where to listen",
-            ":8: listen.update.pool: only listen.balance has pools",
+            ":8: listen.update.pool: only listen.balance and listen.proxy have pools",
             (
                 ':9: allow.clients[0]: "lan" is neither an address (10.0.0.7, fd00::7), nor a range (10.0.0.0/8), nor one '
                 "of: loopback, private, any; names of machines are not looked up here"

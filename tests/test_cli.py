@@ -35,6 +35,17 @@ def test_a_good_file_is_one_line(here: Path, capsys: pytest.CaptureFixture[str])
     )
 
 
+def test_a_file_with_proxies(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("hosts.yaml").write_text(
+        "hosts: [box/9]\nlisten: {balance: null, update: null, proxy: [3640, {at: 127.0.0.1:3641}]}\n"
+    )
+    assert main(["check", "hosts.yaml"]) == 0
+    assert capsys.readouterr() == (
+        "hosts.yaml: good: 1 host with 9 slots in pool default; status on 5657, proxy on 3640 and 127.0.0.1:3641\n",
+        "",
+    )
+
+
 def test_a_file_that_listens_nowhere(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("hosts.yaml").write_text("hosts: [box/1]\nlisten: {balance: null, status: null, update: null}\n")
     assert main(["check", "hosts.yaml"]) == 0

@@ -119,6 +119,7 @@ listen:
   balance: [5656, {at: "[::1]:5756", pool: arm}, unix:/run/distbal/balance]
   status: "0"
   update: null
+  proxy: [3640, {at: 10.0.0.1:3641, pool: arm}, {at: "tcp:3642", speaks_first: server, half_close: pass}]
 allow: {clients: [any], update: [10.1.0.0/16, "fd00::/8", loopback]}
 """
     assert read(text) == Settings(
@@ -141,6 +142,9 @@ allow: {clients: [any], update: [10.1.0.0/16, "fd00::/8", loopback]}
             Listener("balance", ListenAddress.tcp("::1", 5756), "arm"),
             Listener("balance", ListenAddress.unix("/run/distbal/balance")),
             Listener("status", ListenAddress.tcp(None, 0)),
+            Listener("proxy", ListenAddress.tcp(None, 3640)),
+            Listener("proxy", ListenAddress.tcp("10.0.0.1", 3641), "arm"),
+            Listener("proxy", ListenAddress.endpoint("tcp:3642"), speaks_first="server", half_close="pass"),
         ),
         allow={"clients": AccessList.parse(["any"]), "update": AccessList.parse(["10.1.0.0/16", "fd00::/8", "loopback"])},
     )
@@ -173,6 +177,11 @@ def test_what_is_left_out_is_as_the_design_says(here: Path) -> None:
         "hosts: [box/4]\nlisten: {balance: [0, 127.0.0.1:0], status: 0, update: {at: 0}}\n",
         "hosts: [box/4]\nlisten: {balance: 127.0.0.1:7000, status: 127.0.0.2:7000}\n",
         'hosts: [box/4]\nlisten: {balance: "[::]:7000", status: "0.0.0.0:7000"}\n',
+        "hosts: [box/4]\nlisten: {proxy: 3640}\n",
+        "hosts: [box/4]\nlisten: {proxy: unix:/run/distbal/proxy}\n",
+        "hosts: [box/4]\nlisten: {proxy: {at: '[::1]:3640'}}\n",
+        "hosts: [box/4]\nlisten: {balance: 127.0.0.1:3640, proxy: 127.0.0.2:3640}\n",
+        "hosts: [box/4]\nlisten: {proxy: [0, {at: 0, pool: default, speaks_first: client, half_close: cancel}]}\n",
         'hosts: [a.b-c_d.example.org.:3632/999999, "box2/1,auth=svc.x/y,lzo"]\n',
     ],
 )
@@ -223,6 +232,45 @@ def test_a_name_that_yaml_once_took_for_a_truth_value_is_a_name(here: Path) -> N
             [":3: listen.balance: nothing listens for clients, so no host is ever lent"],
         ),
         (
+            "hosts:\n  - {name: box, slots: 4, pools: [default, arm]}\nlisten: {balance: null, proxy: 3640}\n",
+            [":2: hosts[0].pools: no listener lends the pool arm: add one such as {at: 3641, pool: arm} to listen.proxy"],
+        ),
+        (
+            "hosts:\n  - {name: box, slots: 4, pools: [default, arm]}\nlisten: {proxy: 3640}\n",
+            [
+                (
+                    ":2: hosts[0].pools: no listener lends the pool arm: "
+                    "add one such as {at: 5756, pool: arm} to listen.balance or listen.proxy"
+                )
+            ],
+        ),
+        ("hosts: [{name: box, slots: 4, pools: [default, arm]}]\nlisten: {proxy: {at: 3641, pool: arm}}\n", []),
+        # who comes by a proxy is told no names, and no slots
+        ("hosts: [localhost/20000]\nlisten: {balance: null, proxy: 3640}\nreply: '{name}'\n", []),
+        ("hosts: [box/4, 127.0.0.1:3632/4]\nlisten: {balance: null, proxy: 3640}\n", []),
+        (
+            "hosts: [box/4, {name: localhost, slots: 4, pools: [arm]}]\nlisten: {proxy: {at: 3641, pool: arm}}\n",
+            [],
+        ),
+        (
+            "hosts:\n  - 127.0.0.1/4\n  - {name: box, slots: 4, pools: [arm]}\nlisten: {proxy: {at: 3641, pool: arm}}\n",
+            [":2: hosts[0]: to each client 127.0.0.1 is its own machine: write the name that the others know this one by"],
+        ),
+        (
+            "hosts:\n  - localhost/4\nlisten: {proxy: 3640}\n",
+            [":2: hosts[0]: localhost tells distcc to run the job on the client itself: write 127.0.0.1 for a distccd there"],
+        ),
+        (
+            "hosts: ['box/4,lzo']\nreply: '{name}'\nlisten:\n  balance: null\n  proxy: 3640\n",
+            [
+                (
+                    ":5: listen.proxy: a proxy tells clients no options of hosts: "
+                    "they write their own, as in DISTCC_HOSTS=balancer:3640/40,lzo"
+                )
+            ],
+        ),
+        ("hosts: ['box/4,lzo']\nlisten: {proxy: 3640}\n", []),
+        (
             "hosts: [box/4]\nlisten:\n  status: 'onion:80:x=y'\n",
             [
                 (
@@ -235,6 +283,45 @@ def test_a_name_that_yaml_once_took_for_a_truth_value_is_a_name(here: Path) -> N
 )
 def test_what_is_doubtful_is_a_warning(here: Path, text: str, said: list[str]) -> None:
     assert warnings(text) == said
+
+
+@pytest.mark.parametrize(
+    ("address", "proxy", "same"),
+    [
+        ("127.0.0.1:3640", "3640", True),
+        ("127.0.0.1:3640", "127.0.0.1:3640", True),
+        ("127.0.0.1:3640", "0.0.0.0:3640", True),
+        ("127.1.2.3:3640", "3640", True),
+        ("[::1]:3640", "3640", True),
+        ("[::1]:3640", "[::]:3640", True),
+        ("[::ffff:127.0.0.1]:3640", "127.0.0.1:3640", True),
+        ("localhost:3640", "3640", True),
+        ("LocalHost:3640", "[::1]:3640", True),
+        ("127.0.0.1", "3632", True),
+        ("10.0.0.7:3640", "10.0.0.7:3640", True),
+        ("[fd00:0::7]:3640", "[fd00::7]:3640", True),
+        ("127.0.0.1:3641", "3640", False),
+        ("127.0.0.1:3640", "127.0.0.2:3640", False),
+        ("127.0.0.1:3640", "[::]:3640", False),
+        ("localhost:3640", "10.0.0.7:3640", False),
+        ("10.0.0.7:3640", "3640", False),  # whose address that is does not show in the file
+        ("box:3640", "3640", False),
+        ("10.0.0.8:3640", "10.0.0.7:3640", False),
+        ("127.0.0.1:3640", "0", False),
+        ("127.0.0.1:3640", "unix:/run/distbal/proxy", False),
+    ],
+)
+def test_a_host_that_is_the_proxy_itself_is_a_warning(here: Path, address: str, proxy: str, same: bool) -> None:
+    text = f"hosts:\n  - name: box\n    slots: 4\n    address: '{address}'\nlisten:\n  proxy: [7000, '{proxy}']\n"
+    place = address if ":" in address else f"{address}:3632"
+    said = f"{place} is where distbal's own proxy ({proxy}) listens: a job sent there comes back, and wants a slot again"
+    assert warnings(text) == [f":4: hosts[0].address: {said}"] * same
+
+
+def test_a_host_of_another_listener_is_no_loop(here: Path) -> None:
+    assert warnings("hosts: ['127.0.0.1:5656/4']\nlisten: {proxy: 3640}\n") == []
+    said = "127.0.0.1:3640 is where distbal's own proxy (3640) listens: a job sent there comes back, and wants a slot again"
+    assert warnings("hosts: ['127.0.0.1:3640/4']\nlisten: {proxy: 3640}\n") == [f":1: hosts[0]: {said}"]
 
 
 def test_a_file_that_cannot_be_read(here: Path) -> None:
@@ -350,7 +437,8 @@ def assert_plain(said: str) -> None:
 #: the file's own words, so that chance finds the deeper checks
 words = st.sampled_from(
     [
-        *("hosts", "policy", "queue", "order", "wait", "reply", "listen", "balance", "status", "update", "allow", "clients"),
+        *("hosts", "policy", "queue", "order", "wait", "reply", "listen", "balance", "status", "update", "proxy"),
+        *("allow", "clients", "speaks_first", "half_close", "server", "pass"),
         *("name", "slots", "address", "options", "pools", "at", "pool", "box/4", "box1:3632/4,lzo", "[fd00::7]:3632", "fair"),
         *("5656", "127.0.0.1:5656", "unix:/x", "tcp:1", "loopback", "10.0.0.0/8", "{name}{options}", "arm", "", "-", "\ud800"),
     ]

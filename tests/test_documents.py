@@ -68,7 +68,7 @@ def test_the_manual_of_hosts_yaml_has_every_key() -> None:
 def test_the_examples_of_the_manual_can_be_used(tmp_path: Path) -> None:
     page = (MAN / "hosts.yaml.5").read_text()
     examples = re.findall(r"^\.Bd -literal.*?\n(.*?)^\.Ed", page, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     for number, example in enumerate(examples):
         file = tmp_path / f"{number}.yaml"
         file.write_text(example)

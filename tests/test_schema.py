@@ -68,7 +68,7 @@ def objects(part: Any) -> list[dict[str, Any]]:
 
 def test_editors_find_a_description_and_a_default_for_each_key() -> None:
     mappings = objects(SCHEMA)
-    assert len(mappings) == 7
+    assert len(mappings) == 8
     for mapping in mappings:
         for key, value in mapping["properties"].items():
             assert value.get("description"), key
@@ -95,7 +95,14 @@ hosts = host_texts | st.fixed_dictionaries(
 places = st.sampled_from(
     [0, 5656, "5657", "127.0.0.1:7", "[::1]:7", "unix:/x", "tcp:1", "systemd:a=b", "x:1", "x:1:2", None, -1, ""]
 )
-listeners = places | st.fixed_dictionaries({"at": places}, optional={"pool": st.sampled_from(["default", "arm", ""])})
+listeners = places | st.fixed_dictionaries(
+    {"at": places},
+    optional={
+        "pool": st.sampled_from(["default", "arm", ""]),
+        "speaks_first": st.sampled_from(["client", "server", "both"]),
+        "half_close": st.sampled_from(["cancel", "pass", None]),
+    },
+)
 files = st.fixed_dictionaries(
     {"hosts": st.lists(hosts | st.lists(hosts, max_size=3), max_size=4)},
     optional={
@@ -105,7 +112,7 @@ files = st.fixed_dictionaries(
         ),
         "reply": st.sampled_from(["{name}", "{name}/9{options}", "{name},lzo", "{options}"]),
         "listen": st.dictionaries(
-            st.sampled_from(["balance", "status", "update"]), listeners | st.lists(listeners, max_size=3), max_size=3
+            st.sampled_from(["balance", "status", "update", "proxy"]), listeners | st.lists(listeners, max_size=3), max_size=4
         ),
         "allow": st.dictionaries(
             st.sampled_from(["clients", "update"]),

@@ -1,0 +1,100 @@
+"""The pipes through which sessions are spliced: a few, lent while bytes move, and used again and again.
+
+Between two sockets the kernel moves bytes only by way of a pipe. One that is large moves more for each call, but an ordinary
+user's pipes share a budget (/proc/sys/fs/pipe-user-pages-soft, 64 MiB): beyond it new pipes hold but 4 to 8 KiB. So a session
+borrows a pipe when bytes have come and gives it back as soon as they are gone; only one that waits, or whose peer does not
+read, keeps its pipe. Large are only the first :data:`MOST_LARGE`; the others are what the system gives.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from twisted.logger import Logger
+
+#: bytes that a large pipe holds
+LARGE = 1 << 18
+#: large pipes there are at most: half of an ordinary user's budget
+MOST_LARGE = 128
+#: bytes that a pipe holds where nothing was asked for (pipe(7))
+USUAL = 1 << 16
+#: pipes that are kept for the next session: two descriptors each
+KEPT = 32
+
+
+class StarvedError(Exception):
+    """There is no pipe to be had; the text says why."""
+
+
+class Pipe:
+    """A pipe that does not block.
+
+    :ivar read, write: its ends' descriptors.
+    :ivar size: bytes that it holds at most, though a crowd of small pieces fills it sooner.
+    :ivar held: bytes in it, as far as whoever has borrowed it keeps count.
+    """
+
+    __slots__ = ("held", "read", "size", "write")
+
+    def __init__(self, read: int, write: int, size: int) -> None:
+        self.read = read
+        self.write = write
+        self.size = size
+        self.held = 0
+
+
+class Pipes:
+    """Those that are free, and how many are large."""
+
+    log = Logger()
+
+    def __init__(self) -> None:
+        self._free: list[Pipe] = []
+        self._large = 0
+        self._may_enlarge = True
+
+    def borrow(self) -> Pipe:
+        """An empty one; StarvedError where there are no more descriptors or no memory."""
+        free = self._free
+        return free.pop() if free else self._make()
+
+    def give_back(self, pipe: Pipe) -> None:
+        """It is needed no more; what is in it, if anything, is lost."""
+        free = self._free
+        # one that is not large is not worth keeping: the next may be
+        if not pipe.held and len(free) < KEPT and pipe.size >= LARGE:
+            free.append(pipe)
+        else:
+            self._close(pipe)
+
+    def stop(self) -> None:
+        """Close those that are free."""
+        self._close(*self._free)
+        self._free = []
+
+    def _make(self) -> Pipe:
+        try:
+            read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise StarvedError(f"there is no pipe for it: {error.strerror}") from error
+        size = USUAL
+        if self._may_enlarge and self._large < MOST_LARGE:
+            try:
+                size = fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, LARGE)
+                self._large += 1
+            except OSError as error:
+                # the user's budget is used up, or pipe-max-size is small: what we have must do
+                self._may_enlarge = False
+                self.log.info(
+                    "pipes hold {usual} bytes instead of {large}: {reason}", usual=USUAL, large=LARGE, reason=str(error)
+                )
+        return Pipe(read, write, size)
+
+    def _close(self, *pipes: Pipe) -> None:
+        for pipe in pipes:
+            os.close(pipe.read)
+            os.close(pipe.write)
+            if pipe.size >= LARGE:
+                self._large -= 1
+                self._may_enlarge = True

@@ -1,0 +1,125 @@
+"""A port of the proxy: what its sessions share, and how clients come in.
+
+On Linux the sessions are spliced in the hot loop; where there is no epoll, or where the user gave a Twisted endpoint string,
+they run over Twisted's transports. Which of the two it is changes nothing of what a session decides.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from distbal.complaints import Complaints
+from distbal.deadlines import Deadlines
+from distbal.leases import LeaseSource
+from distbal.lookup import Lookup
+from distbal.loop import HotLoop
+from distbal.ports import ClientPort, Terms, peer_of
+from distbal.proxy.pipes import Pipes
+from distbal.proxy.session import CONNECT_TIME, LONG_WAIT, PARTING_TIME, STALL_TIME, Session
+from distbal.proxy.splice import SpliceSession
+
+
+class Proxy:
+    """What all ports of the proxy share.
+
+    :ivar clock: for timers. ``seconds``: its own, never going back.
+    :ivar lookup: finds hosts.
+    :ivar pipes: for spliced sessions.
+    :ivar connecting: sessions that connect to their host; ``parting``: those whose client has been told all; ``stalled``: those
+        whose client did not keep up.
+    """
+
+    def __init__(self, clock: IReactorTime, lookup: Lookup) -> None:
+        self.clock = clock
+        self.seconds: Callable[[], float] = clock.seconds
+        self.lookup = lookup
+        self.pipes = Pipes()
+        self.connecting: Deadlines[Session] = Deadlines(clock, CONNECT_TIME, lambda session: session.late())
+        self.parting: Deadlines[Session] = Deadlines(clock, PARTING_TIME, lambda session: session.parted())
+        self.stalled: Deadlines[Session] = Deadlines(clock, STALL_TIME, lambda session: session.stalled())
+
+    def stop(self) -> None:
+        """The end of all sessions: to be called when these are stopped."""
+        for deadlines in (self.connecting, self.parting, self.stalled):
+            deadlines.stop()
+        self.pipes.stop()
+
+
+class ProxyPort(ClientPort):
+    """A listener whose clients are connected to a host.
+
+    :param proxy: what it shares with the others.
+    :param server_first: the service is one whose server speaks first: a lease is asked for when a client connects.
+    :param passes: the service is one where a client may end its side and go on listening: that is passed on to the server.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        proxy: Proxy,
+        leases: LeaseSource,
+        terms: Terms,
+        pool: str,
+        complain: Complaints,
+        *,
+        server_first: bool = False,
+        passes: bool = False,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(leases, terms, pool, complain, verbose=verbose)
+        self.server_first = server_first
+        self.passes = passes
+        self.clock = proxy.clock
+        self.seconds = proxy.seconds
+        self.lookup = proxy.lookup
+        self.pipes = proxy.pipes
+        self.connecting = proxy.connecting
+        self.parting = proxy.parting
+        self.stalled = proxy.stalled
+        #: calls something as soon as new descriptors may be made
+        self.soon: Callable[[Callable[[], None]], None] = _at_once
+
+    def hot(self, loop: HotLoop, descriptor: int, address: Any) -> None:
+        """A new client, from the hot loop."""
+        host, port = peer_of(address)
+        if self.admits(host):
+            self.soon = loop.soon
+            SpliceSession(self, loop, self.pipes, descriptor, host, port).begin()
+        else:
+            os.close(descriptor)
+
+    # -- what sessions tell
+
+    def gave_up(self, session: Session, asked: float) -> None:
+        """A client left while it waited for a lease."""
+        waited = self.seconds() - asked
+        if waited >= LONG_WAIT:
+            self.complain(
+                "{address} gave up after {waited:.0f} s of waiting for a host (distcc waits for DISTCC_IO_TIMEOUT: 300 s where"
+                " that is not set)",
+                address=session.address or "a client",
+                waited=waited,
+            )
+
+    def does_not_read(self, session: Session) -> None:
+        """A client is cut off since it takes nothing."""
+        self.complain(
+            "{address} took nothing of its answer for {time:g} s: cut off",
+            address=session.address or "a client",
+            time=STALL_TIME,
+        )
+
+    def over(self, session: Session) -> None:
+        """A session ended."""
+        self.parting.discard(session)
+        self.stalled.discard(session)
+
+
+def _at_once(call: Callable[[], None]) -> None:
+    call()

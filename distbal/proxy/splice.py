@@ -1,0 +1,480 @@
+"""Sessions whose bytes never leave the kernel: ``os.splice`` from one socket into a pipe, and from the pipe into the other.
+
+Everything happens in the hot loop (loop.py), on events that are level-triggered: one event moves what a pipe holds and no more,
+so each session gets its share however much one of them sends. A :class:`Flow` is one direction. While its target takes all, it
+borrows a pipe for the time of two system calls. When the target is full, the rest stays in the pipe, and the source is not
+listened to until the target has taken it: that is the back-pressure.
+
+Which events a socket is watched for follows from the two flows and is worked out in one place, :meth:`SpliceSession._watch`. A
+socket that nothing is wanted of is not watched at all, since the kernel would report an error on it for ever.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from distbal import listening
+from distbal.loop import HotLoop
+from distbal.outcomes import Outcome
+from distbal.proxy.pipes import Pipe, Pipes, StarvedError
+from distbal.proxy.session import OVER, PARTING, QUIET, RELAYING, Session
+
+if TYPE_CHECKING:
+    from distbal.lookup import Place
+    from distbal.proxy.port import ProxyPort
+
+available = hasattr(os, "splice") and hasattr(select, "epoll")
+"""Whether this machine has what this module needs (Linux has)."""
+
+#: descriptors that a session may have at once: its client, its server, a pipe each way
+COST = 6
+#: bytes of a client that has been told all which are read and dropped, in the hope that it closes
+MOST_DROPPED = 1 << 26
+_SINK = 1 << 14
+
+if available:
+    _splice: Callable[[int, int, int, None, None, int], int] = os.splice
+    _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+    _IN, _OUT, _LEFT = select.EPOLLIN, select.EPOLLOUT, select.EPOLLRDHUP
+    _ERROR, _HUP = select.EPOLLERR, select.EPOLLHUP
+    #: the peer has left, in whatever way
+    _GONE = _LEFT | _ERROR | _HUP
+    #: the peer said something, or is done
+    _SAYS = _IN | _GONE
+
+#: what came of moving bytes
+MOVED, BLOCKED, NOTHING, ENDED, SOURCE_BROKE, TARGET_BROKE = range(6)
+
+#: not the host's fault, but this machine's
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Flow:
+    """One direction of a session.
+
+    :ivar source, target: descriptors.
+    :ivar pipe: while it holds something.
+    :ivar taken: bytes that came from the source.
+    :ivar ended: the source has said all; ``over``: and the target has it, or will never have it.
+    :ivar full: the pipe takes no more, and has no target yet.
+    :ivar error: why one of the two broke.
+    """
+
+    __slots__ = ("ended", "error", "full", "over", "pipe", "pipes", "source", "taken", "target")
+
+    def __init__(self, pipes: Pipes, source: int, target: int) -> None:
+        self.pipes = pipes
+        self.source = source
+        self.target = target
+        self.pipe: Pipe | None = None
+        self.taken = 0
+        self.ended = self.full = False
+        self.over = False
+        self.error: OSError | None = None
+
+    def take(self) -> int:
+        """Source to pipe, without a target yet: MOVED, NOTHING (or no room), ENDED or SOURCE_BROKE."""
+        pipe = self.pipe
+        if pipe is None:
+            pipe = self.pipe = self.pipes.borrow()
+        try:
+            count = _splice(self.source, pipe.write, pipe.size, None, None, _FLAGS)
+        except BlockingIOError:
+            count = -1
+        except OSError as error:
+            self.error = error
+            return SOURCE_BROKE
+        if count > 0:
+            pipe.held += count
+            self.taken += count
+            return MOVED
+        if not pipe.held:
+            self.pipe = None
+            self.pipes.give_back(pipe)
+        if count:
+            # with bytes there to be read, as an event has said, it is the pipe that has no room
+            self.full = self.pipe is not None
+            return NOTHING
+        self.ended = True
+        return ENDED
+
+    @property
+    def wants(self) -> bool:
+        """Whether the source should be listened to."""
+        return not self.ended and not self.over and (self.pipe is None or (self.target < 0 and not self.full))
+
+    def give(self) -> int:
+        """Pipe to target: MOVED when all of it went, BLOCKED or TARGET_BROKE."""
+        pipe = self.pipe
+        if pipe is None:
+            return MOVED
+        try:
+            pipe.held -= _splice(pipe.read, self.target, pipe.held, None, None, _FLAGS)
+        except BlockingIOError:
+            return BLOCKED
+        except OSError as error:
+            self.error = error
+            return TARGET_BROKE
+        if pipe.held:
+            return BLOCKED
+        self.pipe = None
+        self.pipes.give_back(pipe)
+        return MOVED
+
+    def move(self) -> int:
+        """Source to target, as much as a pipe holds; to be called when the pipe is empty. Any of the above."""
+        pipes = self.pipes
+        pipe = pipes.borrow()
+        try:
+            count = _splice(self.source, pipe.write, pipe.size, None, None, _FLAGS)
+        except BlockingIOError:
+            pipes.give_back(pipe)
+            return NOTHING
+        except OSError as error:
+            pipes.give_back(pipe)
+            self.error = error
+            return SOURCE_BROKE
+        if not count:
+            pipes.give_back(pipe)
+            self.ended = True
+            return ENDED
+        self.taken += count
+        try:
+            held = count - _splice(pipe.read, self.target, count, None, None, _FLAGS)
+        except BlockingIOError:
+            held = count
+        except OSError as error:
+            pipe.held = count
+            self.pipe = pipe
+            self.error = error
+            return TARGET_BROKE
+        if not held:
+            pipes.give_back(pipe)
+            return MOVED
+        pipe.held = held
+        self.pipe = pipe
+        return BLOCKED
+
+    def drop(self) -> None:
+        """It is over; what is in the pipe is lost."""
+        self.over = True
+        pipe, self.pipe = self.pipe, None
+        if pipe is not None:
+            self.pipes.give_back(pipe)
+
+
+class SpliceSession(Session):
+    """A session in the hot loop.
+
+    :param descriptor: the client's socket, ours from now on.
+    """
+
+    __slots__ = ("_client", "_client_events", "_dropped", "_loop", "_server", "_server_events", "_stalled_at", "down", "up")
+
+    def __init__(self, port: ProxyPort, loop: HotLoop, pipes: Pipes, descriptor: int, address: str, peer_port: int) -> None:
+        super().__init__(port, address, peer_port)
+        self._loop = loop
+        self._client, self._client_events = descriptor, _IN | _LEFT
+        self._server, self._server_events = -1, 0
+        self._dropped = 0
+        #: where the way back stood when it was last looked at, while the client does not keep up; else -1
+        self._stalled_at = -1
+        #: client to server, and back
+        self.up = Flow(pipes, descriptor, -1)
+        self.down = Flow(pipes, -1, descriptor)
+
+    def begin(self) -> None:
+        """The client is here."""
+        os.set_blocking(self._client, False)
+        if self.port.passes:
+            # that it ended its side is told by reading; an event for it would come again and again
+            self._client_events = _IN
+        self._loop.add(self._client, self._client_events, self)
+        self._loop.reserve(COST)
+        if self.port.server_first:
+            self.ask()
+            return
+        try:
+            # a listener that defers (TCP_DEFER_ACCEPT) brings clients whose first bytes have come
+            self._first_bytes()
+        except StarvedError as error:
+            self.starved(str(error))
+
+    # -- events
+
+    def ready(self, descriptor: int, events: int) -> None:
+        try:
+            if descriptor == self._client:
+                self._client_ready(events)
+            else:
+                self._server_ready(events)
+        except StarvedError as error:
+            self.starved(str(error))
+
+    def stop(self) -> None:
+        self.state = OVER
+        self.close(reset=False)
+
+    def _client_ready(self, events: int) -> None:
+        state = self.state
+        if state == RELAYING:
+            if events & (_ERROR if self.port.passes else _GONE):
+                self._client_gone(events)
+                return
+            if events & _OUT:
+                self._give_down()
+            if events & (_IN | _HUP) and self.up.wants and self.state == RELAYING:
+                result = self.up.move()
+                if result != MOVED:
+                    self._after_up(result)
+        elif state == PARTING:
+            self._part()
+        elif events & (_ERROR if self.port.passes else _GONE):
+            self._client_gone(events)
+        elif state == QUIET:
+            self._first_bytes()
+        else:
+            self._more_bytes()
+
+    def _server_ready(self, events: int) -> None:
+        if self.state != RELAYING:
+            self._connected(events)
+            return
+        if events & _OUT:
+            self._after_up(self.up.give())
+        if events & _SAYS and self.down.wants and self.state == RELAYING:
+            result = self.down.move()
+            if result == MOVED and events & _LEFT:
+                # most servers close right after the answer: then its end is here already
+                result = self.down.move()
+            if result != MOVED:
+                self._after_down(result)
+
+    # -- before the relay
+
+    def _first_bytes(self) -> None:
+        result = self.up.take()
+        if result == MOVED:
+            self.ask()
+        elif result == ENDED:
+            self.end(Outcome.CLOSED)
+        elif result == SOURCE_BROKE:
+            self._client_gone(_ERROR)
+
+    def _more_bytes(self) -> None:
+        """What comes while it waits goes into the pipe, as far as that has room."""
+        result = self.up.take()
+        if result == SOURCE_BROKE:
+            self._client_gone(_ERROR)
+        elif not self.up.wants:
+            self._watch()
+
+    def _client_gone(self, events: int) -> None:
+        outcome = Outcome.CLOSED
+        if events & _ERROR:
+            error = self.up.error.errno if self.up.error is not None else _error_of(self._client)
+            outcome = Outcome.VANISHED if error == errno.ETIMEDOUT else Outcome.RESET
+        # what came of the answer was enough for it, as far as anybody can know
+        self.client_left(Outcome.ANSWERED if self.state == RELAYING and self.down.taken else outcome)
+
+    # -- connecting
+
+    def connect(self, place: Place) -> None:
+        family, address = place
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError as error:
+            self._cannot_connect(error)
+            return
+        listening.keep_alive(sock, relay=True)
+        error_number = sock.connect_ex(address)
+        if error_number not in (0, errno.EINPROGRESS):
+            sock.close()
+            self._cannot_connect(OSError(error_number, os.strerror(error_number)))
+            return
+        descriptor = sock.detach()
+        try:
+            self._loop.add(descriptor, _OUT, self)
+        except OSError as error:
+            self._cannot_connect(error)
+            return
+        self._server, self._server_events = descriptor, _OUT
+
+    def _cannot_connect(self, error: OSError) -> None:
+        if error.errno in _OURS:
+            self.starved(os.strerror(error.errno))
+        else:
+            # not at once: a farm of hosts that all fail at once would be as many calls deep
+            self.port.clock.callLater(0, self._still_cannot, self.lease, error.errno)
+
+    def _still_cannot(self, lease: object, error_number: int) -> None:
+        if self.lease is lease and self._server < 0:
+            self._missed(error_number)
+
+    def _missed(self, error_number: int) -> None:
+        if error_number == errno.ECONNREFUSED:
+            self.missed(Outcome.REFUSED, "refused the connection")
+        elif error_number == errno.ETIMEDOUT:
+            self.missed(Outcome.TIMED_OUT, "did not answer")
+        else:
+            self.missed(Outcome.UNREACHABLE, f"cannot be reached: {os.strerror(error_number)}")
+
+    def _connected(self, events: int) -> None:
+        """Connected, or not: it is told by the first event."""
+        if not events & (_ERROR | _HUP):
+            self.reached()
+        else:
+            error_number = _error_of(self._server)
+            self.give_up_connecting()
+            self._missed(error_number)
+
+    def give_up_connecting(self) -> None:
+        if self._server >= 0:
+            self._loop.close(self._server, self._server_events)
+            self._server, self._server_events = -1, 0
+
+    # -- the relay
+
+    def relay(self) -> None:
+        self.up.target = self.down.source = self._server
+        self._after_up(self.up.give())
+
+    def _after_up(self, result: int) -> None:
+        """Something was moved from client to server."""
+        up = self.up
+        if result == SOURCE_BROKE:
+            self._client_gone(_ERROR)
+            return
+        if result == TARGET_BROKE:
+            # what it answered before that is still to be had
+            up.drop()
+        elif up.ended and up.pipe is None and not up.over:
+            up.over = True
+            _end_writing(self._server)
+        if up.over and self.down.over:
+            self.server_done(client_ended=self.up.ended)
+        else:
+            self._watch()
+
+    def _after_down(self, result: int) -> None:
+        """Something other than "all moved" came of moving from server to client."""
+        down = self.down
+        if result == TARGET_BROKE:
+            self.up.error = down.error
+            self._client_gone(_ERROR)
+        elif result == SOURCE_BROKE and down.error is not None:
+            self.server_broke(str(down.error.strerror), reset=isinstance(down.error, ConnectionError))
+        elif result == ENDED and (self.up.over or not self.port.passes):
+            self.server_done(client_ended=self.up.ended)
+        else:
+            if result == ENDED:
+                down.over = True
+                _end_writing(self._client)
+            elif result == BLOCKED and self._stalled_at < 0:
+                self._stalled_at = down.taken
+                self.port.stalled.add(self)
+            self._watch()
+
+    def _give_down(self) -> None:
+        """The client has room again."""
+        down = self.down
+        if down.give() == TARGET_BROKE:
+            self.up.error = down.error
+            self._client_gone(_ERROR)
+        else:
+            self._watch()
+
+    def stalled(self) -> None:
+        """A while ago the client did not keep up: has it taken anything since?"""
+        down = self.down
+        if down.pipe is None:
+            self._stalled_at = -1
+        elif down.taken - down.pipe.held > self._stalled_at:
+            self._stalled_at = down.taken - down.pipe.held
+            self.port.stalled.add(self)
+        else:
+            self.port.does_not_read(self)
+            self.end(Outcome.ANSWERED, reset=True)
+
+    def _watch(self) -> None:
+        """Watch both sides for what their flows want."""
+        up, down = self.up, self.down
+        events = 0 if self.port.passes else _LEFT
+        if up.wants:
+            events |= _IN
+        if down.pipe is not None:
+            events |= _OUT
+        if events != self._client_events:
+            self._loop.change(self._client, self._client_events, events)
+            self._client_events = events
+        if self._server >= 0:
+            events = _IN | _LEFT if down.wants else 0
+            if up.pipe is not None:
+                events |= _OUT
+            if events != self._server_events:
+                self._loop.change(self._server, self._server_events, events)
+                self._server_events = events
+
+    # -- the end
+
+    def part(self) -> None:
+        _end_writing(self._client)
+        self.up.drop()
+        self._loop.close(self._server, self._server_events)
+        self._server, self._server_events = -1, 0
+        events = _IN if self.port.passes else _IN | _LEFT
+        if events != self._client_events:
+            self._loop.change(self._client, self._client_events, events)
+            self._client_events = events
+        self.port.parting.add(self)
+
+    def _part(self) -> None:
+        """The client has been told all: what it says now is dropped, until it closes."""
+        try:
+            data = os.read(self._client, _SINK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._dropped += len(data)
+        if not data or self._dropped > MOST_DROPPED:
+            self.end(Outcome.ANSWERED)
+
+    def moved(self) -> tuple[int, int]:
+        up = self.up
+        sent = up.taken - (0 if up.pipe is None else up.pipe.held)
+        return sent if up.target >= 0 else 0, self.down.taken
+
+    def close(self, *, reset: bool) -> None:
+        if self._server >= 0:
+            self._loop.close(self._server, self._server_events)
+            self._server = -1
+        self.up.drop()
+        self.down.drop()
+        self._loop.close(self._client, self._client_events, reset=reset)
+        self._loop.reserve(-COST)
+
+
+def _end_writing(descriptor: int) -> None:
+    """Tell the peer that this was all. Nothing happens where it is gone."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=descriptor)
+    try:
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        return
+    finally:
+        sock.detach()
+
+
+def _error_of(descriptor: int) -> int:
+    """The error that a socket reports."""
+    sock = socket.socket(fileno=descriptor)
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    finally:
+        sock.detach()

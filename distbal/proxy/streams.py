@@ -1,0 +1,346 @@
+"""Sessions over Twisted's transports, where bytes cannot be spliced: not on Linux, or by a Twisted endpoint of the user's.
+
+What is decided is the same as in splice.py, and the same tests show it. Each side's transport is the producer of the other, so
+that a peer that does not keep up slows the other one down; both are unregistered before either is closed, or the close would
+wait for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import error
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer, ITCPTransport
+from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from distbal import listening
+from distbal.outcomes import Outcome
+from distbal.ports import peer_of_transport, system_socket
+from distbal.proxy.session import CONNECT_TIME, CONNECTING, OVER, PARTING, QUIET, RELAYING, WAITING, Session
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IConnector
+
+    from distbal.lookup import Place
+    from distbal.proxy.port import ProxyPort
+
+#: bytes that are taken in of a client that waits
+MOST_HELD = 1 << 16
+_ABORT = struct.pack("ii", 1, 0)
+
+
+class StreamSession(Session):
+    """A session of two transports.
+
+    :param reactor: connects.
+    :param client: its client's side.
+    """
+
+    def __init__(self, port: ProxyPort, reactor: Any, client: ClientSide, address: str, peer_port: int) -> None:
+        super().__init__(port, address, peer_port)
+        self._reactor = reactor
+        #: transports; their interfaces do not say that each is a producer and a consumer, too
+        self._client: Any = client.transport
+        self._server: Any = None
+        self._connector: IConnector | None = None
+        #: what the client said before there was a server
+        self._held: list[bytes] = []
+        self._paused = False
+        self._client_ended = self._server_ended = False
+        self._sent = self._received = 0
+
+    def begin(self) -> None:
+        """The client is here."""
+        if self.port.server_first:
+            self.ask()
+
+    # -- the client
+
+    def client_said(self, data: bytes) -> None:
+        """Bytes from the client."""
+        if self.state == RELAYING:
+            if self._server is not None:
+                self._sent += len(data)
+                self._server.write(data)
+        elif self.state in (QUIET, WAITING, CONNECTING):
+            self._held.append(data)
+            if sum(map(len, self._held)) >= MOST_HELD and not self._paused:
+                self._paused = True
+                self._client.pauseProducing()
+            if self.state == QUIET:
+                self.ask()
+
+    def client_ended_its_side(self) -> None:
+        """It will say no more."""
+        self._client_ended = True
+        if self.state == PARTING or not self.port.passes:
+            self.client_lost(Outcome.CLOSED)
+        elif self.state == QUIET and not self._held:
+            self.end(Outcome.CLOSED)
+        elif self.state == RELAYING:
+            self._pass_the_end_on()
+
+    def client_lost(self, outcome: Outcome) -> None:
+        """The client's connection is gone, or it has left as far as we are concerned."""
+        if self.state == PARTING or (self.state == RELAYING and self._received):
+            outcome = Outcome.ANSWERED
+        self.client_left(outcome)
+
+    def client_told(self) -> None:
+        """All that there was for the client has been sent."""
+        if self.state == PARTING:
+            self.port.stalled.discard(self)
+            self.port.parting.add(self)
+
+    def stalled(self) -> None:
+        self.port.does_not_read(self)
+        self.end(Outcome.ANSWERED, reset=True)
+
+    # -- connecting
+
+    def connect(self, place: Place) -> None:
+        _, address = place
+        host, number, *more = address
+        if len(more) == 2 and more[1] and "%" not in host:
+            host = f"{host}%{more[1]}"
+        self._connector = self._reactor.connectTCP(host, number, Dial(self), timeout=10 * CONNECT_TIME)
+
+    def give_up_connecting(self) -> None:
+        connector, self._connector = self._connector, None
+        if connector is not None:
+            connector.disconnect()
+
+    def connect_failed(self, dial: Dial, failure: Failure) -> None:
+        """It could not be connected to."""
+        if self.state != CONNECTING or self._connector is None:
+            return  # we gave it up ourselves
+        self._connector = None
+        number = getattr(failure.value, "osError", None) if isinstance(failure.value, error.ConnectError) else None
+        if isinstance(failure.value, error.ConnectionRefusedError):
+            self.missed(Outcome.REFUSED, "refused the connection")
+        elif isinstance(failure.value, error.TimeoutError):
+            self.missed(Outcome.TIMED_OUT, "did not answer")
+        elif number in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            self.starved(os.strerror(number))
+        else:
+            self.missed(Outcome.UNREACHABLE, f"cannot be reached: {failure.getErrorMessage()}")
+
+    def connected(self, server: Any) -> None:
+        """It is connected."""
+        if self.state != CONNECTING:
+            server.abortConnection()
+            return
+        self._connector = None
+        self._server = server
+        self.reached()
+
+    # -- the relay
+
+    def relay(self) -> None:
+        client, server = self._client, self._server
+        server.registerProducer(client, True)
+        client.registerProducer(Brake(self, server), True)
+        for data in self._held:
+            self._sent += len(data)
+            server.write(data)
+        self._held = []
+        if self._paused:
+            self._paused = False
+            client.resumeProducing()
+        if self._client_ended:
+            self._pass_the_end_on()
+
+    def server_said(self, data: bytes) -> None:
+        """Bytes from the server."""
+        if self.state == RELAYING:
+            self._received += len(data)
+            self._client.write(data)
+
+    def server_ended_its_side(self) -> None:
+        """It will say no more."""
+        if self.state != RELAYING:
+            return
+        self._server_ended = True
+        if self._client_ended or not self.port.passes:
+            self.server_done(client_ended=False)
+        else:
+            self._client.unregisterProducer()
+            self._client.loseWriteConnection()
+
+    def server_lost(self, failure: Failure) -> None:
+        """The server's connection is gone."""
+        if self.state != RELAYING:
+            return
+        if isinstance(failure.value, error.ConnectionDone):
+            self.server_done(client_ended=False)
+        else:
+            self._server = None
+            self.server_broke(failure.getErrorMessage(), reset=True)
+
+    def _pass_the_end_on(self) -> None:
+        if self._server_ended:
+            self.server_done(client_ended=True)
+        elif self._server is not None:
+            self._server.unregisterProducer()
+            self._server.loseWriteConnection()
+
+    # -- the end
+
+    def part(self) -> None:
+        self._let_go_of_the_server()
+        self._client.resumeProducing()
+        self.port.stalled.add(self)
+        if self._server_ended and self.port.passes and not self._client_ended:
+            self.client_told()
+        else:
+            self._client.loseWriteConnection()
+
+    def moved(self) -> tuple[int, int]:
+        return self._sent, self._received
+
+    def close(self, *, reset: bool) -> None:
+        self._let_go_of_the_server()
+        self._held = []
+        if reset and (sock := system_socket(self._client)) is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+        self._client.abortConnection()
+
+    def _let_go_of_the_server(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            self._client.unregisterProducer()
+            server.unregisterProducer()
+            server.abortConnection()
+
+    def stop(self) -> None:
+        """Everything ends, without a word to anybody."""
+        self.state = OVER
+        self.close(reset=False)
+
+
+@implementer(IPushProducer)
+class Brake:
+    """The server's transport as the client's producer, which notes that the client does not keep up."""
+
+    def __init__(self, session: StreamSession, server: Any) -> None:
+        self._session = session
+        self._server = server
+
+    def pauseProducing(self) -> None:
+        self._session.port.stalled.add(self._session)
+        self._server.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._session.port.stalled.discard(self._session)
+        self._server.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The client's connection is gone, and says so itself."""
+
+
+@implementer(IHalfCloseableProtocol)
+class ClientSide(Protocol):
+    """A client's transport."""
+
+    transport: ITCPTransport
+    session: StreamSession
+
+    def __init__(self, factory: ProxyFactory) -> None:
+        self._factory = factory
+
+    def connectionMade(self) -> None:
+        sock = system_socket(self.transport)
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(OSError):  # it is gone already, which is seen when it is read
+                listening.keep_alive(sock, relay=True)
+        factory = self._factory
+        self.session = StreamSession(factory.port, factory.reactor, self, *peer_of_transport(self.transport.getPeer()))
+        factory.sessions.add(self.session)
+        self.session.begin()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.session.client_said(data)
+
+    def readConnectionLost(self) -> None:
+        self.session.client_ended_its_side()
+
+    def writeConnectionLost(self) -> None:
+        self.session.client_told()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._factory.sessions.discard(self.session)
+        self.session.client_lost(Outcome.CLOSED if isinstance(reason.value, error.ConnectionDone) else Outcome.RESET)
+
+
+@implementer(IHalfCloseableProtocol)
+class ServerSide(Protocol):
+    """A server's transport."""
+
+    transport: ITCPTransport
+
+    def __init__(self, session: StreamSession) -> None:
+        self._session = session
+
+    def connectionMade(self) -> None:
+        sock = system_socket(self.transport)
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                listening.keep_alive(sock, relay=True)
+        self._session.connected(self.transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._session.server_said(data)
+
+    def readConnectionLost(self) -> None:
+        self._session.server_ended_its_side()
+
+    def writeConnectionLost(self) -> None:
+        """Our side is closed, as the client wanted."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._session.server_lost(reason)
+
+
+class Dial(ClientFactory):
+    """One connect of one session."""
+
+    noisy = False
+
+    def __init__(self, session: StreamSession) -> None:
+        self._session = session
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        return ServerSide(self._session)
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        self._session.connect_failed(self, reason)
+
+
+class ProxyFactory(Factory):
+    """Clients of the proxy on Twisted's transports.
+
+    :ivar sessions: those that are not over.
+    """
+
+    noisy = False
+
+    def __init__(self, port: ProxyPort, reactor: Any) -> None:
+        self.port = port
+        self.reactor = reactor
+        self.sessions: set[StreamSession] = set()
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        return ClientSide(self) if self.port.admits(peer_of_transport(addr)[0]) else None
+
+    def stop(self) -> None:
+        """End all of them, without a word to anybody."""
+        for session in list(self.sessions):
+            session.stop()
