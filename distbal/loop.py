@@ -35,6 +35,8 @@ from distbal.outcomes import Outcome
 
 #: events served in one turn of the reactor: some 4 ms of work
 BATCH = 128
+#: what an event of a watched socket counts for in a batch: one can move a megabyte
+WATCHED = 4
 #: seconds after which accepting is tried again when no descriptor of ours became free meanwhile
 RETRY_ACCEPT = 1.0
 #: seconds within which accepting stops again because of the same shortage, which is told once, however long it lasts
@@ -354,6 +356,7 @@ class HotLoop:
         self._turn += 1
         connections, watched = self._connections, self._watched
         listeners = None
+        work = len(events)
         self._serving = True
         for descriptor, what in events:
             connection = connections.get(descriptor)
@@ -365,6 +368,7 @@ class HotLoop:
                     except Exception:  # noqa: BLE001 (a bug in one session must not end the others)
                         self.log.failure("a session met a bug; it is ended")
                         self._fail(watcher)
+                    work += WATCHED - 1
                     continue
                 # accepted last, so that no new connection takes the number of one that still has an event in this batch
                 listeners = [*listeners, descriptor] if listeners else [descriptor]
@@ -381,7 +385,7 @@ class HotLoop:
         self._serving = False
         if self._later:
             self._call_later()
-        return len(events) + self._accept(listeners) if listeners else len(events)
+        return work + self._accept(listeners) if listeners else work
 
     def _fail(self, watcher: Watcher) -> None:
         try:

@@ -97,6 +97,11 @@ class Scheduler:
         return len(self._leases)
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Totals since the start, by the names that a snapshot has."""
+        return dict(self._counts)
+
+    @property
     def farm(self) -> Farm:
         """What it was last configured with."""
         return self._farm
@@ -245,7 +250,7 @@ class Scheduler:
             # in this order already, but for jobs that wait again
             waiters=tuple(map(client_state, sorted(self._waiters.values(), key=_asked))),
             leases=tuple(client_state(lease.ticket) for lease in self._leases.values()),
-            counts=dict(self._counts),
+            counts=self.counts,
         )
 
     # -- the inside

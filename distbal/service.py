@@ -62,7 +62,7 @@ class BalancerService(Service):
     :param path: hosts.yaml, read again on SIGHUP; absolute.
     :param loaded: what it says now.
     :param opened: its listeners, bound.
-    :param room: how many clients of 5656 may be held at once; ``crowd``: how many of 5657, and of 5658.
+    :param room: how many descriptors clients may take; ``crowd``: how many clients of 5657, and of 5658, may be there at once.
 
     :ivar leases: where slots come from.
     :ivar opened: what is listened on.
@@ -141,6 +141,11 @@ class BalancerService(Service):
         self._streams = []
         self._proxy.stop()
         self.leases.stop()
+        self.log.info(
+            "slots lent since the start: {granted}; clients that left while they waited: {withdrawn}; refused after"
+            " queue.wait: {refused}",
+            **self.leases.scheduler.counts,
+        )
         return DeferredList(closed)
 
     # -- reload
@@ -268,6 +273,7 @@ class BalancerService(Service):
             factory = ProxyFactory(port, self._reactor)
             self._streams.append(factory)
             return opened.serve(self._reactor, factory)
+        self._proxy.reserve(hot_loop)
         opened.serve_hot(hot_loop, lambda descriptor, address: port.hot(hot_loop, descriptor, address), splice.COST)
         return succeed(None)
 
@@ -320,15 +326,16 @@ def makeService(options: Options) -> BalancerService:
         log.warn("{warning}", warning=describe(path, mistake))
     limit = descriptors.raise_limit()
     room = descriptors.room_for_clients(limit)
+    each = splice.COST if any(spec.kind == "proxy" for spec in loaded.settings.listen) else 1
     slots = sum(host.slots for host in loaded.settings.farm.hosts)
-    if room < 2 * slots:
+    if room < 2 * slots * each:
         log.warn(
             "the limit on open descriptors is {limit}, which leaves room for {room} clients: for {slots} slots, and as many"
             " waiting, raise it to {wanted} (LimitNOFILE= in the unit, ulimit -Hn in a shell)",
             limit=limit,
-            room=room,
+            room=room // each,
             slots=slots,
-            wanted=2 * slots + limit - room,
+            wanted=2 * slots * each + limit - room,
         )
     never_back(reactor)
     # twistd may change directories before the file is read again

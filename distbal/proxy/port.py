@@ -19,7 +19,7 @@ from distbal.leases import LeaseSource
 from distbal.lookup import Lookup
 from distbal.loop import HotLoop
 from distbal.ports import ClientPort, Terms, peer_of
-from distbal.proxy.pipes import Pipes
+from distbal.proxy.pipes import KEPT, Pipes
 from distbal.proxy.session import CONNECT_TIME, LONG_WAIT, PARTING_TIME, STALL_TIME, Session
 from distbal.proxy.splice import SpliceSession
 
@@ -30,8 +30,8 @@ class Proxy:
     :ivar clock: for timers. ``seconds``: its own, never going back.
     :ivar lookup: finds hosts.
     :ivar pipes: for spliced sessions.
-    :ivar connecting: sessions that connect to their host; ``parting``: those whose client has been told all; ``stalled``: those
-        whose client did not keep up.
+    :ivar young: sessions that began to connect to their host a moment ago; ``parting``: those whose client has been told all;
+        ``stalled``: those whose client did not keep up.
     """
 
     def __init__(self, clock: IReactorTime, lookup: Lookup) -> None:
@@ -39,13 +39,20 @@ class Proxy:
         self.seconds: Callable[[], float] = clock.seconds
         self.lookup = lookup
         self.pipes = Pipes()
-        self.connecting: Deadlines[Session] = Deadlines(clock, CONNECT_TIME, lambda session: session.late())
+        self._reserved = False
+        self.young: Deadlines[Session] = Deadlines(clock, CONNECT_TIME, lambda session: session.aged())
         self.parting: Deadlines[Session] = Deadlines(clock, PARTING_TIME, lambda session: session.parted())
         self.stalled: Deadlines[Session] = Deadlines(clock, STALL_TIME, lambda session: session.stalled())
 
+    def reserve(self, loop: HotLoop) -> None:
+        """Keep descriptors for the pipes that are kept: once, for all ports."""
+        if not self._reserved:
+            self._reserved = True
+            loop.reserve(2 * KEPT)
+
     def stop(self) -> None:
         """The end of all sessions: to be called when these are stopped."""
-        for deadlines in (self.connecting, self.parting, self.stalled):
+        for deadlines in (self.young, self.parting, self.stalled):
             deadlines.stop()
         self.pipes.stop()
 
@@ -79,7 +86,7 @@ class ProxyPort(ClientPort):
         self.seconds = proxy.seconds
         self.lookup = proxy.lookup
         self.pipes = proxy.pipes
-        self.connecting = proxy.connecting
+        self.young = proxy.young
         self.parting = proxy.parting
         self.stalled = proxy.stalled
         #: calls something as soon as new descriptors may be made
@@ -117,6 +124,7 @@ class ProxyPort(ClientPort):
 
     def over(self, session: Session) -> None:
         """A session ended."""
+        self.young.discard(session)
         self.parting.discard(session)
         self.stalled.discard(session)
 

@@ -70,6 +70,9 @@ class Session:
 
     # -- for subclasses to do
 
+    def settle(self) -> None:
+        """It will have to wait: hold on to no more than need be."""
+
     def connect(self, place: Place) -> None:
         """Begin to connect there; :meth:`reached` or :meth:`missed` follows, perhaps at once."""
         raise NotImplementedError
@@ -80,6 +83,10 @@ class Session:
 
     def relay(self) -> None:
         """Both sides are there: let the bytes go."""
+        raise NotImplementedError
+
+    def keep_alive(self) -> None:
+        """Let the server's connection notice when its machine vanishes."""
         raise NotImplementedError
 
     def moved(self) -> tuple[int, int]:
@@ -107,6 +114,7 @@ class Session:
         ticket = port.leases.ask(request, self)
         if ticket.lease is None and ticket.holder is self and self.state == WAITING:
             self.ticket = ticket
+            self.settle()
             if port.verbose:
                 port.log.info("{ticket} waits", ticket=ticket)
 
@@ -114,7 +122,6 @@ class Session:
         """The host is connected."""
         port, lease = self.port, self.lease
         assert lease is not None, "connected without a lease"  # noqa: S101 (for the type checker: who connects has one)
-        port.connecting.discard(self)
         self._connect = port.seconds() - self._began
         self.state = RELAYING
         if self._places:
@@ -134,7 +141,6 @@ class Session:
             return
         lease, port = self.lease, self.port
         assert lease is not None, "connected without a lease"  # noqa: S101 (the same)
-        port.connecting.discard(self)
         self._places = []
         self.lease = None
         self._job, self._since = lease.job, lease.ticket.asked
@@ -164,7 +170,6 @@ class Session:
             return
         connecting, self.state = self.state == CONNECTING, OVER
         if connecting:
-            self.port.connecting.discard(self)
             self.give_up_connecting()
         moved = self.moved()
         self.close(reset=reset)
@@ -244,7 +249,7 @@ class Session:
         if self.state != CONNECTING or lease is None:
             return  # it ended meanwhile
         self._began = port.seconds()
-        port.connecting.add(self)
+        port.young.add(self)
         address = lease.host.spec.address
         places = port.lookup.known(address)
         if places is None:
@@ -269,12 +274,16 @@ class Session:
         del self._places[0]
         self.connect(self._places[0])
 
-    def late(self) -> None:
-        """It took too long to connect."""
-        self.give_up_connecting()
-        if self.lease is not None and len(self._places) > 1:
-            self.port.lookup.missed(self.lease.host.spec.address, self._places[0])
-        self.missed(Outcome.TIMED_OUT, f"did not answer within {CONNECT_TIME:g} s")
+    def aged(self) -> None:
+        """It is some seconds since it began to connect."""
+        if self.state == CONNECTING:
+            self.give_up_connecting()
+            if self.lease is not None and len(self._places) > 1:
+                self.port.lookup.missed(self.lease.host.spec.address, self._places[0])
+            self.missed(Outcome.TIMED_OUT, f"did not answer within {CONNECT_TIME:g} s")
+        elif self.state == RELAYING:
+            # not at once: most are over by now, and the system calls are dear
+            self.keep_alive()
 
     def parted(self) -> None:
         """It took its client too long to leave."""

@@ -15,20 +15,21 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from distbal import listening
+from distbal import listening, loop
 from distbal.loop import HotLoop
 from distbal.outcomes import Outcome
-from distbal.proxy.pipes import Pipe, Pipes, StarvedError
+from distbal.proxy import flow
+from distbal.proxy.flow import BLOCKED, ENDED, MOVED, SOURCE_BROKE, TARGET_BROKE, Flow
+from distbal.proxy.pipes import Pipes, StarvedError
 from distbal.proxy.session import OVER, PARTING, QUIET, RELAYING, Session
 
 if TYPE_CHECKING:
     from distbal.lookup import Place
     from distbal.proxy.port import ProxyPort
 
-available = hasattr(os, "splice") and hasattr(select, "epoll")
+available = flow.available and loop.available
 """Whether this machine has what this module needs (Linux has)."""
 
 #: descriptors that a session may have at once: its client, its server, a pipe each way
@@ -36,136 +37,21 @@ COST = 6
 #: bytes of a client that has been told all which are read and dropped, in the hope that it closes
 MOST_DROPPED = 1 << 26
 _SINK = 1 << 14
+#: a socket as C has it: two of these are made for each session, and their methods are all that is wanted of them
+_SocketType = socket.SocketType
 
 if available:
-    _splice: Callable[[int, int, int, None, None, int], int] = os.splice
-    _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
     _IN, _OUT, _LEFT = select.EPOLLIN, select.EPOLLOUT, select.EPOLLRDHUP
     _ERROR, _HUP = select.EPOLLERR, select.EPOLLHUP
+    #: never happens, but to watch for it is to hear of errors
+    _ERRORS_ONLY = select.EPOLLMSG
     #: the peer has left, in whatever way
     _GONE = _LEFT | _ERROR | _HUP
     #: the peer said something, or is done
     _SAYS = _IN | _GONE
 
-#: what came of moving bytes
-MOVED, BLOCKED, NOTHING, ENDED, SOURCE_BROKE, TARGET_BROKE = range(6)
-
 #: not the host's fault, but this machine's
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-class Flow:
-    """One direction of a session.
-
-    :ivar source, target: descriptors.
-    :ivar pipe: while it holds something.
-    :ivar taken: bytes that came from the source.
-    :ivar ended: the source has said all; ``over``: and the target has it, or will never have it.
-    :ivar full: the pipe takes no more, and has no target yet.
-    :ivar error: why one of the two broke.
-    """
-
-    __slots__ = ("ended", "error", "full", "over", "pipe", "pipes", "source", "taken", "target")
-
-    def __init__(self, pipes: Pipes, source: int, target: int) -> None:
-        self.pipes = pipes
-        self.source = source
-        self.target = target
-        self.pipe: Pipe | None = None
-        self.taken = 0
-        self.ended = self.full = False
-        self.over = False
-        self.error: OSError | None = None
-
-    def take(self) -> int:
-        """Source to pipe, without a target yet: MOVED, NOTHING (or no room), ENDED or SOURCE_BROKE."""
-        pipe = self.pipe
-        if pipe is None:
-            pipe = self.pipe = self.pipes.borrow()
-        try:
-            count = _splice(self.source, pipe.write, pipe.size, None, None, _FLAGS)
-        except BlockingIOError:
-            count = -1
-        except OSError as error:
-            self.error = error
-            return SOURCE_BROKE
-        if count > 0:
-            pipe.held += count
-            self.taken += count
-            return MOVED
-        if not pipe.held:
-            self.pipe = None
-            self.pipes.give_back(pipe)
-        if count:
-            # with bytes there to be read, as an event has said, it is the pipe that has no room
-            self.full = self.pipe is not None
-            return NOTHING
-        self.ended = True
-        return ENDED
-
-    @property
-    def wants(self) -> bool:
-        """Whether the source should be listened to."""
-        return not self.ended and not self.over and (self.pipe is None or (self.target < 0 and not self.full))
-
-    def give(self) -> int:
-        """Pipe to target: MOVED when all of it went, BLOCKED or TARGET_BROKE."""
-        pipe = self.pipe
-        if pipe is None:
-            return MOVED
-        try:
-            pipe.held -= _splice(pipe.read, self.target, pipe.held, None, None, _FLAGS)
-        except BlockingIOError:
-            return BLOCKED
-        except OSError as error:
-            self.error = error
-            return TARGET_BROKE
-        if pipe.held:
-            return BLOCKED
-        self.pipe = None
-        self.pipes.give_back(pipe)
-        return MOVED
-
-    def move(self) -> int:
-        """Source to target, as much as a pipe holds; to be called when the pipe is empty. Any of the above."""
-        pipes = self.pipes
-        pipe = pipes.borrow()
-        try:
-            count = _splice(self.source, pipe.write, pipe.size, None, None, _FLAGS)
-        except BlockingIOError:
-            pipes.give_back(pipe)
-            return NOTHING
-        except OSError as error:
-            pipes.give_back(pipe)
-            self.error = error
-            return SOURCE_BROKE
-        if not count:
-            pipes.give_back(pipe)
-            self.ended = True
-            return ENDED
-        self.taken += count
-        try:
-            held = count - _splice(pipe.read, self.target, count, None, None, _FLAGS)
-        except BlockingIOError:
-            held = count
-        except OSError as error:
-            pipe.held = count
-            self.pipe = pipe
-            self.error = error
-            return TARGET_BROKE
-        if not held:
-            pipes.give_back(pipe)
-            return MOVED
-        pipe.held = held
-        self.pipe = pipe
-        return BLOCKED
-
-    def drop(self) -> None:
-        """It is over; what is in the pipe is lost."""
-        self.over = True
-        pipe, self.pipe = self.pipe, None
-        if pipe is not None:
-            self.pipes.give_back(pipe)
 
 
 class SpliceSession(Session):
@@ -282,16 +168,20 @@ class SpliceSession(Session):
         # what came of the answer was enough for it, as far as anybody can know
         self.client_left(Outcome.ANSWERED if self.state == RELAYING and self.down.taken else outcome)
 
+    def settle(self) -> None:
+        if self.up.pipe is not None:
+            self.port.pipes.shrink(self.up.pipe)
+
     # -- connecting
 
     def connect(self, place: Place) -> None:
         family, address = place
         try:
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            sock = _SocketType(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
             self._cannot_connect(error)
             return
-        listening.keep_alive(sock, relay=True)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         error_number = sock.connect_ex(address)
         if error_number not in (0, errno.EINPROGRESS):
             sock.close()
@@ -332,6 +222,16 @@ class SpliceSession(Session):
             error_number = _error_of(self._server)
             self.give_up_connecting()
             self._missed(error_number)
+
+    def keep_alive(self) -> None:
+        if self._server >= 0:
+            sock = _socket_of(self._server)
+            try:
+                listening.keep_alive(sock, relay=True)
+            except OSError:
+                return  # it is gone already, which the next event tells
+            finally:
+                sock.detach()
 
     def give_up_connecting(self) -> None:
         if self._server >= 0:
@@ -409,6 +309,8 @@ class SpliceSession(Session):
             events |= _IN
         if down.pipe is not None:
             events |= _OUT
+        if not events and not down.over:
+            events = _ERRORS_ONLY
         if events != self._client_events:
             self._loop.change(self._client, self._client_events, events)
             self._client_events = events
@@ -462,7 +364,7 @@ class SpliceSession(Session):
 
 def _end_writing(descriptor: int) -> None:
     """Tell the peer that this was all. Nothing happens where it is gone."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=descriptor)
+    sock = _socket_of(descriptor)
     try:
         sock.shutdown(socket.SHUT_WR)
     except OSError:
@@ -473,8 +375,14 @@ def _end_writing(descriptor: int) -> None:
 
 def _error_of(descriptor: int) -> int:
     """The error that a socket reports."""
-    sock = socket.socket(fileno=descriptor)
+    sock = _socket_of(descriptor)
     try:
-        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        number: int = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return number
     finally:
         sock.detach()
+
+
+def _socket_of(descriptor: int) -> Any:
+    """A socket object of a descriptor, to be detached again. The family matters only where it is given addresses."""
+    return _SocketType(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, descriptor)

@@ -157,6 +157,12 @@ class StreamSession(Session):
         if self._client_ended:
             self._pass_the_end_on()
 
+    def keep_alive(self) -> None:
+        sock = system_socket(self._server)
+        if sock is not None:
+            with contextlib.suppress(OSError):  # it is gone already, which is seen when it is read
+                listening.keep_alive(sock, relay=True)
+
     def server_said(self, data: bytes) -> None:
         """Bytes from the server."""
         if self.state == RELAYING:
@@ -290,10 +296,7 @@ class ServerSide(Protocol):
         self._session = session
 
     def connectionMade(self) -> None:
-        sock = system_socket(self.transport)
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                listening.keep_alive(sock, relay=True)
+        self.transport.setTcpNoDelay(True)
         self._session.connected(self.transport)
 
     def dataReceived(self, data: bytes) -> None:

@@ -1,0 +1,135 @@
+"""One direction of a spliced session: ``os.splice`` from a socket into a pipe, and from the pipe into the other socket.
+
+No byte of it becomes a Python object. A :class:`Flow` says what came of it and decides nothing: that is splice.py's business.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from distbal.proxy.pipes import Pipe, Pipes
+
+available = hasattr(os, "splice")
+"""Whether this machine has what this module needs (Linux has)."""
+
+if available:
+    _splice: Callable[[int, int, int, None, None, int], int] = os.splice
+    _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+
+#: what came of moving bytes
+MOVED, BLOCKED, NOTHING, ENDED, SOURCE_BROKE, TARGET_BROKE = range(6)
+
+
+class Flow:
+    """One direction of a session.
+
+    :ivar source, target: descriptors.
+    :ivar pipe: while it holds something.
+    :ivar taken: bytes that came from the source.
+    :ivar ended: the source has said all; ``over``: and the target has it, or will never have it.
+    :ivar full: the pipe takes no more, and has no target yet.
+    :ivar error: why one of the two broke.
+    """
+
+    __slots__ = ("ended", "error", "full", "over", "pipe", "pipes", "source", "taken", "target")
+
+    def __init__(self, pipes: Pipes, source: int, target: int) -> None:
+        self.pipes = pipes
+        self.source = source
+        self.target = target
+        self.pipe: Pipe | None = None
+        self.taken = 0
+        self.ended = self.full = False
+        self.over = False
+        self.error: OSError | None = None
+
+    def take(self) -> int:
+        """Source to pipe, without a target yet: MOVED, NOTHING (or no room), ENDED or SOURCE_BROKE."""
+        pipe = self.pipe
+        if pipe is None:
+            pipe = self.pipe = self.pipes.borrow()
+        try:
+            count = _splice(self.source, pipe.write, pipe.size, None, None, _FLAGS)
+        except BlockingIOError:
+            count = -1
+        except OSError as error:
+            self.error = error
+            return SOURCE_BROKE
+        if count > 0:
+            pipe.held += count
+            self.taken += count
+            return MOVED
+        if not pipe.held:
+            self.pipe = None
+            self.pipes.give_back(pipe)
+        if count:
+            # with bytes there to be read, as an event has said, it is the pipe that has no room
+            self.full = self.pipe is not None
+            return NOTHING
+        self.ended = True
+        return ENDED
+
+    @property
+    def wants(self) -> bool:
+        """Whether the source should be listened to."""
+        return not self.ended and not self.over and (self.pipe is None or (self.target < 0 and not self.full))
+
+    def give(self) -> int:
+        """Pipe to target: MOVED when all of it went, BLOCKED or TARGET_BROKE."""
+        pipe = self.pipe
+        if pipe is None:
+            return MOVED
+        try:
+            pipe.held -= _splice(pipe.read, self.target, pipe.held, None, None, _FLAGS)
+        except BlockingIOError:
+            return BLOCKED
+        except OSError as error:
+            self.error = error
+            return TARGET_BROKE
+        if pipe.held:
+            return BLOCKED
+        self.pipe = None
+        self.pipes.give_back(pipe)
+        return MOVED
+
+    def move(self) -> int:
+        """Source to target, as much as a pipe holds; to be called when the pipe is empty. Any of the above."""
+        pipes = self.pipes
+        pipe = pipes.borrow()
+        try:
+            count = _splice(self.source, pipe.write, pipe.size, None, None, _FLAGS)
+        except BlockingIOError:
+            pipes.give_back(pipe)
+            return NOTHING
+        except OSError as error:
+            pipes.give_back(pipe)
+            self.error = error
+            return SOURCE_BROKE
+        if not count:
+            pipes.give_back(pipe)
+            self.ended = True
+            return ENDED
+        self.taken += count
+        try:
+            held = count - _splice(pipe.read, self.target, count, None, None, _FLAGS)
+        except BlockingIOError:
+            held = count
+        except OSError as error:
+            pipe.held = count
+            self.pipe = pipe
+            self.error = error
+            return TARGET_BROKE
+        if not held:
+            pipes.give_back(pipe)
+            return MOVED
+        pipe.held = held
+        self.pipe = pipe
+        return BLOCKED
+
+    def drop(self) -> None:
+        """It is over; what is in the pipe is lost."""
+        self.over = True
+        pipe, self.pipe = self.pipe, None
+        if pipe is not None:
+            self.pipes.give_back(pipe)
