@@ -48,7 +48,20 @@ class Session:
     :ivar lease: while it has one.
     """
 
-    __slots__ = ("_began", "_connect", "_job", "_places", "_since", "address", "lease", "peer_port", "port", "state", "ticket")
+    __slots__ = (
+        "_began",
+        "_connect",
+        "_job",
+        "_looking",
+        "_places",
+        "_since",
+        "address",
+        "lease",
+        "peer_port",
+        "port",
+        "state",
+        "ticket",
+    )
 
     def __init__(self, port: ProxyPort, address: str, peer_port: int) -> None:
         self.port = port
@@ -62,6 +75,7 @@ class Session:
         self._since: float | None = None
         #: where else the host may be, while it is connected to
         self._places: list[Place] = []
+        self._looking = False
         self._began = 0.0
         self._connect: float | None = None
 
@@ -175,7 +189,10 @@ class Session:
         self.close(reset=reset)
         self.port.over(self)
         ticket, self.ticket = self.ticket, None
-        if ticket is not None:
+        if ticket is not None and ticket.lease is not None:
+            # granted already, and not yet told
+            self.lease = ticket.lease
+        elif ticket is not None:
             self.port.leases.withdraw(ticket)
             if self.port.verbose:
                 self.port.log.info("{ticket} is over: {outcome}", ticket=ticket, outcome=outcome.value)
@@ -253,6 +270,7 @@ class Session:
         address = lease.host.spec.address
         places = port.lookup.known(address)
         if places is None:
+            self._looking = True
             port.lookup.find(address, lambda found: self._found(lease, found))
         elif len(places) == 1:
             self.connect(places[0])
@@ -262,6 +280,7 @@ class Session:
     def _found(self, lease: Lease, found: list[Place] | Failure) -> None:
         if self.state != CONNECTING or self.lease is not lease:
             return
+        self._looking = False
         if isinstance(found, list):
             self._places = list(found)
             self.connect(found[0])
@@ -280,7 +299,11 @@ class Session:
             self.give_up_connecting()
             if self.lease is not None and len(self._places) > 1:
                 self.port.lookup.missed(self.lease.host.spec.address, self._places[0])
-            self.missed(Outcome.TIMED_OUT, f"did not answer within {CONNECT_TIME:g} s")
+            if self._looking:
+                self._looking = False
+                self.missed(Outcome.UNRESOLVED, f"could not be looked up within {CONNECT_TIME:g} s")
+            else:
+                self.missed(Outcome.TIMED_OUT, f"did not answer within {CONNECT_TIME:g} s")
         elif self.state == RELAYING:
             # not at once: most are over by now, and the system calls are dear
             self.keep_alive()

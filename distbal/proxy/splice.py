@@ -51,7 +51,7 @@ if available:
     _SAYS = _IN | _GONE
 
 #: not the host's fault, but this machine's
-_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
 
 
 class SpliceSession(Session):
