@@ -33,10 +33,10 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help venv programs test lint demo bench wrap install clean
+.PHONY: help venv programs test lint demo bench bench-builds bench-proxy wrap install clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
 venv: $(STAMP)  ## set up .venv: distbal, as this checkout has it, and all that tests need
 
@@ -80,6 +80,15 @@ demo: $(STAMP)  ## a build over three local servers, shown as it goes
 bench: $(STAMP)  ## the README's figures, measured here
 	@$(MAKE) --no-print-directory wrap
 	PATH="$(CURDIR)/$(BIN):$$PATH" bench/run
+
+bench-builds: $(STAMP)  ## real builds by way of distbal, and without it
+	@sh tests/install-programs cc make distcc distccd tclsh
+	PATH="$(CURDIR)/$(BIN):$$PATH" bench/run --only builds
+
+bench-proxy: $(STAMP)  ## what a job costs by way of the proxy, beside HAProxy and Twisted's portforward
+	@# Debian's haproxy is where an ordinary user does not look
+	@PATH="$$PATH:/usr/sbin" sh tests/install-programs haproxy
+	PATH="$(CURDIR)/$(BIN):$$PATH" bench/run --only proxy --only proxy-idle --only proxy-fair
 
 wrap: build/distbal-wrap $(STAMP)  ## compile the client, distbal-wrap, to build/ and .venv/bin
 	@if [ -e build/distbal-wrap ] && ! cmp -s build/distbal-wrap $(BIN)/distbal-wrap; then \

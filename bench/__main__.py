@@ -10,19 +10,48 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.builds import build_times
 from bench.crew import Crew
+from bench.fairness import beside_transfers
 from bench.grants import Size, beside_the_original, by_hosts
 from bench.held import WANTED, many_clients
 from bench.processes import BenchError
+from bench.proxying import LOADS, beside_idle, relayed
 from bench.report import Part, Progress, as_json, machine, table
 from bench.wrapper import per_compile
 
-WHOLE = Size(rounds=11, grants=2000, farms=(10, 1000, 10_000), held=WANTED, held_rounds=5, wraps=25, wrap_rounds=7)
-QUICK = Size(rounds=3, grants=400, farms=(10, 1000), held=2000, held_rounds=2, wraps=5, wrap_rounds=2)
+WHOLE = Size(
+    rounds=11,
+    grants=2000,
+    farms=(10, 1000, 10_000),
+    held=WANTED,
+    held_rounds=5,
+    wraps=25,
+    wrap_rounds=7,
+    builds=240,
+    build_rounds=5,
+    proxied=1.0,
+    proxy_rounds=7,
+)
+QUICK = Size(
+    rounds=3,
+    grants=400,
+    farms=(10, 1000),
+    held=2000,
+    held_rounds=2,
+    wraps=5,
+    wrap_rounds=2,
+    builds=24,
+    build_rounds=1,
+    proxied=0.1,
+    proxy_rounds=3,
+)
 
 Measure = Callable[[Crew, Size, Progress], Part]
 
-PARTS = ("grant", "hosts", "held", "wrap")
+PARTS = ("grant", "hosts", "held", "wrap", "builds", "proxy", "proxy-idle", "proxy-fair")
+#: those that take long, or need programs that not everyone has: only where they are named
+NAMED = ("builds", "proxy", "proxy-idle", "proxy-fair")
 
 
 def main() -> int:
@@ -31,7 +60,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="only see that it runs, in some 20 s: the figures mean little")
     parser.add_argument("--only", action="append", choices=PARTS, help="this part alone (may be given several times)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, with every round, here too")
-    parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout, measured beside this one (grant)")
+    parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout, measured beside this one (grant, proxy)")
     arguments = parser.parse_args()
     if arguments.against is not None and not (arguments.against / "distbal" / "service.py").exists():
         parser.error(f"{arguments.against} is no checkout of distbal")
@@ -70,13 +99,18 @@ def main() -> int:
 def chosen(arguments: argparse.Namespace) -> list[Measure]:
     """What to measure, in the order of the table."""
     against = None if arguments.against is None else arguments.against.resolve()
-    every: dict[str, Measure] = {
-        "grant": partial(beside_the_original, against=against),
-        "hosts": by_hosts,
-        "held": many_clients,
-        "wrap": per_compile,
+    every: dict[str, list[Measure]] = {
+        "grant": [partial(beside_the_original, against=against)],
+        "hosts": [by_hosts],
+        "held": [many_clients],
+        "wrap": [per_compile],
+        "builds": [build_times],
+        "proxy": [partial(relayed, load, against) for load in LOADS.values()],
+        "proxy-idle": [partial(beside_idle, against)],
+        "proxy-fair": [partial(beside_transfers, against)],
     }
-    return [measure for name, measure in every.items() if not arguments.only or name in arguments.only]
+    wanted = arguments.only or [name for name in PARTS if name not in NAMED]
+    return [measure for name, measures in every.items() if name in wanted for measure in measures]
 
 
 def show(about: dict[str, Any], size: Size, parts: Sequence[Part], *, quick: bool) -> None:
@@ -86,7 +120,7 @@ def show(about: dict[str, Any], size: Size, parts: Sequence[Part], *, quick: boo
         f"distbal {about['distbal']}, Python {about['python']}, Twisted {about['twisted']}, Linux {about['kernel']},"
         f" {about['processors']} x {about['model']}; {cores}; load before {about['load']}; {about['at']}, {about['seconds']} s"
     )
-    least = min(size.rounds, size.held_rounds, size.wrap_rounds)
+    least = min(size.rounds, size.held_rounds, size.wrap_rounds, size.build_rounds, size.proxy_rounds)
     print(f"medians of at least {least} interleaved rounds{' (quick: these figures mean little)' if quick else ''}\n")
     print(table(parts))
 

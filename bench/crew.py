@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _TWISTD = "import sys; from twisted.scripts.twistd import run; sys.exit(run())"
 
+AnyProcess = TypeVar("AnyProcess", bound=Process)
 AnyServer = TypeVar("AnyServer", bound=Server)
 
 
@@ -37,10 +38,14 @@ def original() -> Path | None:
     return path if shutil.which("tclsh") and (path / "run-original").exists() else None
 
 
-def hosts_yaml(hosts: Iterable[str], base: int) -> str:
-    """The default configuration, but for its hosts and port numbers: all that a fresh installation has on is on."""
+def hosts_yaml(hosts: Iterable[str], base: int, proxy: int | None = None) -> str:
+    """The default configuration, but for its hosts and port numbers: all that a fresh installation has on is on.
+
+    :param proxy: the proxy's port, which is off by default.
+    """
     listed = "".join(f"  - {host}\n" for host in hosts)
-    return f"hosts:\n{listed}listen: {{balance: {base}, status: {base + 1}, update: 127.0.0.1:{base + 2}}}\n"
+    ports = f"balance: {base}, status: {base + 1}, update: 127.0.0.1:{base + 2}"
+    return f"hosts:\n{listed}listen: {{{ports}{'' if proxy is None else f', proxy: 127.0.0.1:{proxy}'}}}\n"
 
 
 def environment(root: Path = ROOT) -> dict[str, str]:
@@ -52,15 +57,16 @@ class Crew:
     """The processes of a run.
 
     :ivar directory: for their files.
+    :ivar cores: the processors that there are.
     :ivar server_core: the processor that daemons are bound to, None where there is only one.
     :ivar limit: how many descriptors a process here may have open.
     """
 
     def __init__(self) -> None:
-        self._cores = sorted(os.sched_getaffinity(0))
-        several = len(self._cores) > 1
-        self.server_core = self._cores[-1] if several else None
-        self.load_core = self._cores[0] if several else None
+        self.cores = sorted(os.sched_getaffinity(0))
+        several = len(self.cores) > 1
+        self.server_core = self.cores[-1] if several else None
+        self.load_core = self.cores[0] if several else None
         self.limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         self.directory = Path()
         self._running: list[Process] = []
@@ -71,7 +77,8 @@ class Crew:
 
     def __enter__(self) -> Self:
         resource.setrlimit(resource.RLIMIT_NOFILE, (self.limit, self.limit))
-        self.directory = Path(tempfile.mkdtemp(prefix="distbal-bench-"))
+        # distccd that is started as root goes on as another user, for whom root's TMPDIR may be closed
+        self.directory = Path(tempfile.mkdtemp(prefix="distbal-bench-", dir="/tmp" if os.geteuid() == 0 else None))
         if self.load_core is not None:
             os.sched_setaffinity(0, {self.load_core})
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -86,7 +93,7 @@ class Crew:
         for process in reversed(self._running):
             process.stop()
         self._running = []
-        os.sched_setaffinity(0, self._cores)
+        os.sched_setaffinity(0, self.cores)
         shutil.rmtree(self.directory)
         for number, handler in self._signals.items():
             signal.signal(number, handler)
@@ -102,17 +109,29 @@ class Crew:
         self._sources += 1
         return f"127.1.{self._sources // 250 % 250}.{1 + self._sources % 250}"
 
+    def port(self) -> int:
+        """A port that nobody listens on, and none of those that the system gives to clients."""
+        return self._base()
+
+    def add(self, process: AnyProcess) -> AnyProcess:
+        """This one was started elsewhere, and ends with the others."""
+        self._running.append(process)
+        return process
+
     # -- what it can start
 
-    def distbal(self, name: str, hosts: Sequence[str], *, root: Path = ROOT, options: Sequence[str] = ()) -> Server:
+    def distbal(
+        self, name: str, hosts: Sequence[str], *, root: Path = ROOT, options: Sequence[str] = (), proxy: int | None = None
+    ) -> Server:
         """``twistd -n distbal -c``, up and answering.
 
         :param root: the checkout whose code it runs.
         :param options: further ones of twistd.
+        :param proxy: where its proxy listens; nowhere where it is not given.
         """
         base = self._base()
         log = self._file("log")
-        command = [*self._twistd(log), *options, "distbal", "-c", self._config(hosts, base)]
+        command = [*self._twistd(log), *options, "distbal", "-c", self._config(hosts, base, proxy)]
         server = Server(name, base, command, core=self.server_core, log=log, env=environment(root), stdin=subprocess.DEVNULL)
         return self._up(server)
 
@@ -146,9 +165,9 @@ class Crew:
         self._files += 1
         return self.directory / f"{self._files}.{suffix}"
 
-    def _config(self, hosts: Sequence[str], base: int) -> str:
+    def _config(self, hosts: Sequence[str], base: int, proxy: int | None = None) -> str:
         path = self._file("yaml")
-        path.write_text(hosts_yaml(hosts, base))
+        path.write_text(hosts_yaml(hosts, base, proxy))
         return str(path)
 
     def _twistd(self, log: Path) -> list[str]:

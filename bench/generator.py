@@ -19,6 +19,7 @@ import resource
 import socket
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 #: from linux/in.h; the socket module has it from Python 3.12 on: let connect() choose the port, by the whole of both addresses
@@ -87,11 +88,11 @@ class Clients:
         return {"dropped": len(descriptors)}
 
 
-def main() -> None:
+def obey(clients: object, orders: Iterable[str] = sys.stdin) -> None:
+    """Do what the lines say with them, a method each, until they end."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    clients = Clients()
-    for line in sys.stdin:
+    for line in orders:
         words = json.loads(line)
         try:
             answer = getattr(clients, words.pop("do"))(**words)
@@ -101,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    obey(Clients())

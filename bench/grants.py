@@ -35,6 +35,8 @@ class Size:
     :ivar farms: numbers of hosts, ascending.
     :ivar held: the most clients to hold at once, ``held_rounds`` times.
     :ivar wraps: runs of each command in a round, of which there are ``wrap_rounds``.
+    :ivar builds: jobs of a build, which each way makes ``build_rounds`` times.
+    :ivar proxied: what share of a load's jobs goes by way of each relay in a round, of which there are ``proxy_rounds``.
     """
 
     rounds: int
@@ -44,6 +46,10 @@ class Size:
     held_rounds: int
     wraps: int
     wrap_rounds: int
+    builds: int
+    build_rounds: int
+    proxied: float
+    proxy_rounds: int
 
 
 def listed(count: int, slots: int) -> list[str]:

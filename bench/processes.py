@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import time
@@ -79,6 +80,13 @@ class Process:
         # the clock that clock_getcpuclockid(3) names
         return time.clock_gettime_ns((~self.pid << 3) | 2) / 1e9
 
+    def waited(self) -> float:
+        """Seconds that it was ready and had no processor; 0 for ever where the kernel does not count them."""
+        try:
+            return int(Path(f"/proc/{self.pid}/schedstat").read_bytes().split()[1]) / 1e9
+        except FileNotFoundError:
+            return 0.0
+
     def memory(self) -> int:
         """Resident bytes."""
         for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
@@ -91,9 +99,44 @@ class Process:
         # Linux 6.2 and later tell the number; before, they must be counted
         return os.stat(f"/proc/{self.pid}/fd").st_size or len(os.listdir(f"/proc/{self.pid}/fd"))  # noqa: PTH116, PTH208
 
+    def sockets(self) -> int:
+        """How many of its descriptors are sockets."""
+        count = 0
+        for path in Path(f"/proc/{self.pid}/fd").iterdir():
+            # it may be closed meanwhile
+            with contextlib.suppress(FileNotFoundError):
+                count += str(path.readlink()).startswith("socket:")
+        return count
+
     def wait_descriptors(self, number: int) -> None:
         """Until it has so many open: every connection before was taken in, or closed."""
         wait_until(lambda: self.descriptors() == number, f"{self.name} should have {number} descriptors open")
+
+
+class Family(Process):
+    """A process that starts others, which are stopped with it: all that are of its session."""
+
+    def stop(self) -> None:
+        """End it and wait for it, and then whatever it has left behind."""
+        super().stop()
+        while orphans := self._members():
+            for pid in orphans:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+
+    def _members(self) -> list[int]:
+        """The processes of its session that have not ended."""
+        members = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                # what follows the command's name, which may hold anything
+                state, _parent, _group, session, *_ = path.read_bytes().rpartition(b")")[2].split()
+            except OSError:
+                continue
+            if int(session) == self.pid and state not in b"ZX":
+                members.append(int(path.parent.name))
+        return members
 
 
 class Answering(Process):
@@ -153,11 +196,11 @@ class Server(Process):
         super().__init__(name, command, **options)
         self.port = port
 
-    def answers(self) -> bool:
-        """Whether it takes connections; raises BenchError when it has ended."""
+    def answers(self, port: int | None = None) -> bool:
+        """Whether it takes connections, on another port where one is named; raises BenchError when it has ended."""
         self.check()
         try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
+            socket.create_connection(("127.0.0.1", port or self.port), 1).close()
         except ConnectionRefusedError:
             return False
         return True

@@ -12,48 +12,57 @@ import pstats
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bench import proxying, relays
 from bench.crew import ROOT, Crew
 from bench.grants import listed
 from bench.processes import BenchError, Server
 
-#: loads: number of hosts, slots of each, clients at a time
-LOADS = {
+#: loads of 5656: number of hosts, slots of each, clients at a time
+GRANTS = {
     "one": (100, 4, 1),
     "grant": (100, 4, 50),
     "crowd": (100, 4, 300),
     "many-hosts": (10_000, 1, 300),
     "queue": (10, 1, 300),
 }
+#: those of the proxy: what bench/run measures
+JOBS = {f"proxy-{name}": load for name, load in proxying.LOADS.items()}
+#: all of them, in words
+LOADS = {name: f"{hosts:,} hosts of {slots}, {at_once} at a time" for name, (hosts, slots, at_once) in GRANTS.items()} | {
+    name: str(load) for name, load in JOBS.items()
+}
+#: for so long nobody wants to wait
+PATIENCE = 600
 
 
 def main() -> int:
     """Profile, and print."""
     parser = argparse.ArgumentParser(prog="bench/profile", description="Show where the daemon's time goes under one load.")
-    parser.add_argument("--load", choices=LOADS, default="grant", help="; ".join(f"{k}: {_words(k)}" for k in LOADS))
-    parser.add_argument("--grants", type=int, default=20_000, help="how many (default: %(default)s)")
+    parser.add_argument("--load", choices=LOADS, default="grant", help="; ".join(f"{k}: {v}" for k, v in LOADS.items()))
+    parser.add_argument("--grants", "--jobs", type=int, help="how many (default: 20000 grants, of jobs what five rounds have)")
     parser.add_argument("--top", type=int, default=30, help="functions to show (default: %(default)s)")
     parser.add_argument("--cumulative", action="store_true", help="order by the time in a function and in what it calls")
     parser.add_argument("--perf", action="store_true", help="with perf, not with cProfile")
     parser.add_argument("--checkout", type=Path, default=ROOT, help="whose code to profile (default: this one's)")
     arguments = parser.parse_args()
-    if arguments.grants < 1 or arguments.top < 1:
+    job = JOBS.get(arguments.load)
+    count = (20_000 if job is None else 5 * job.jobs) if arguments.grants is None else arguments.grants
+    if count < 1 or arguments.top < 1:
         parser.error("--grants and --top are at least 1")
     if arguments.perf and shutil.which("perf") is None:
         parser.error("perf is not here (Debian: linux-perf)")
-    hosts, slots, at_once = LOADS[arguments.load]
     try:
         with Crew() as crew:
             saved = crew.directory / "saved"
             options = [] if arguments.perf else [f"--profile={saved}", "--profiler=cprofile", "--savestats"]
             root = arguments.checkout.resolve()
-            server = crew.distbal("distbal", listed(hosts, slots), root=root, options=options)
+            start = _granting if job is None else _relaying
+            server, run = start(crew, arguments.load, root, options)
             watching = _perf(server, saved) if arguments.perf else None
-            clients = crew.generator()
-            clients.tell(do="load", port=server.port, source=crew.source(), grants=arguments.grants, at_once=at_once)
-            clients.answer(within=600)
-            server.wait_clients(0)
+            run(count)
             used = server.cpu()
             if watching is not None:
                 watching.terminate()
@@ -69,14 +78,36 @@ def main() -> int:
     except BenchError as error:
         print(f"bench/profile: {error}", file=sys.stderr)
         return 1
-    print(f"{arguments.grants:,} grants, {_words(arguments.load)}: {used:.1f} s of CPU in all, start-up included")
+    what = "grants" if job is None else "jobs"
+    print(f"{count:,} {what}, {LOADS[arguments.load]}: {used:.1f} s of CPU in all, start-up included")
     print(text)
     return 0
 
 
-def _words(load: str) -> str:
-    hosts, slots, at_once = LOADS[load]
-    return f"{hosts:,} hosts of {slots}, {at_once} at a time"
+def _granting(crew: Crew, load: str, root: Path, options: Sequence[str]) -> tuple[Server, Callable[[int], None]]:
+    """A daemon that lends, and what lets so many clients ask it."""
+    hosts, slots, at_once = GRANTS[load]
+    server = crew.distbal("distbal", listed(hosts, slots), root=root, options=options)
+    clients = crew.generator()
+
+    def run(count: int) -> None:
+        clients.tell(do="load", port=server.port, source=crew.source(), grants=count, at_once=at_once)
+        clients.answer(within=PATIENCE)
+        server.wait_clients(0)
+
+    return server, run
+
+
+def _relaying(crew: Crew, load: str, root: Path, options: Sequence[str]) -> tuple[Server, Callable[[int], None]]:
+    """A daemon with its proxy, and what lets so many jobs go by way of it."""
+    relay = relays.distbal(crew, relays.Backend(crew).port, root=root, options=options)
+    sender = relays.clients(crew)
+
+    def run(count: int) -> None:
+        proxying.send(crew, sender, relay, JOBS[load], count, within=PATIENCE)
+        relay.wait_sessions(0)
+
+    return relay.server, run
 
 
 def _cprofile_report(saved: Path, top: int, order: str) -> str:

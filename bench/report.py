@@ -141,6 +141,8 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _middle(values: Sequence[float]) -> tuple[float, float]:
     """Between which two values the middle half of the rounds lie."""
+    if len(values) == 1:
+        return values[0], values[0]
     first, _, third = statistics.quantiles(values, n=4, method="inclusive")
     return first, third
 

@@ -58,6 +58,20 @@ def compiled(compiler: str, target: Path, *sources: str) -> str:
     return str(target)
 
 
+def bal_wrap(directory: Path, target: Path, port: int) -> str:
+    """The original's client as it is, but for the port that it asks.
+
+    :param directory: of the original.
+    :param target: where it goes.
+    """
+    text = (directory / "bal-wrap.tcl").read_text()
+    if "set LbPort 5656" not in text:
+        raise BenchError(f"{directory}/bal-wrap.tcl is not the one that we know: it should say which port it asks")
+    script = target / "bal-wrap.tcl"
+    script.write_text(text.replace("set LbPort 5656", f"set LbPort {port}"))
+    return str(script)
+
+
 def commands(crew: Crew, port: int, compiler: str) -> list[Command]:
     """The ways to be compared, the plain one first, and each known to do what it should."""
     programs = crew.directory / "bin"
@@ -71,12 +85,8 @@ def commands(crew: Crew, port: int, compiler: str) -> list[Command]:
     ways = [Command("nothing", (plain, *COMPILE), env), Command("distbal-wrap", (wrap, "distcc", *COMPILE), env)]
     directory, tclsh = original(), shutil.which("tclsh")
     if directory is not None and tclsh is not None:
-        script = crew.directory / "bal-wrap.tcl"
-        text = (directory / "bal-wrap.tcl").read_text()
-        if "set LbPort 5656" not in text:
-            raise BenchError(f"{directory}/bal-wrap.tcl is not the one that we know: it should say which port it asks")
-        script.write_text(text.replace("set LbPort 5656", f"set LbPort {port}"))
-        ways.append(Command("bal-wrap.tcl", (tclsh, str(script), "distcc", *COMPILE), env))
+        script = bal_wrap(directory, crew.directory, port)
+        ways.append(Command("bal-wrap.tcl", (tclsh, script, "distcc", *COMPILE), env))
     for way in ways[1:]:
         see_that_it_asks(way, crew.directory)
     return ways
