@@ -32,6 +32,8 @@ class Deadlines(Generic[Item]):
         self._late = late
         self._items: OrderedDict[Item, float] = OrderedDict()
         self._timer: IDelayedCall | None = None
+        #: while those that are late are told: who begins anew then is not the next to be looked at
+        self._looking = False
 
     def __len__(self) -> int:
         return len(self._items)
@@ -40,7 +42,7 @@ class Deadlines(Generic[Item]):
         """It begins now; for one that had begun already, anew."""
         self._items.pop(item, None)
         self._items[item] = self._now() + self._seconds
-        if self._timer is None:
+        if self._timer is None and not self._looking:
             self._timer = self._clock.callLater(self._seconds + _GRAIN, self._look)
 
     def discard(self, item: Item) -> None:
@@ -57,6 +59,7 @@ class Deadlines(Generic[Item]):
 
     def _look(self) -> None:
         self._timer = None
+        self._looking = True
         now = self._now()
         while self._items:
             item, due = next(iter(self._items.items()))
@@ -64,6 +67,7 @@ class Deadlines(Generic[Item]):
                 break
             del self._items[item]
             self._late(item)
-        if self._items and self._timer is None:
+        self._looking = False
+        if self._items:
             due = next(iter(self._items.values()))
             self._timer = self._clock.callLater(max(0.0, due - now) + _GRAIN, self._look)

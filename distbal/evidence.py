@@ -81,7 +81,8 @@ class Answers:
 
     def succeeded(self) -> None:
         """A job was answered."""
-        self._without = frozenset()
+        if self._without:
+            self._without = frozenset()
 
 
 class Evidence:

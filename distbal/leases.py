@@ -89,8 +89,10 @@ class LocalLeases:
         self.scheduler.withdraw(ticket)
 
     def release(self, lease: Lease, outcome: Outcome, traffic: Traffic | None = None) -> None:
-        if traffic is None:
-            grants = self.scheduler.release(lease, outcome, self._seconds())
+        host = lease.host
+        if traffic is None or (outcome is Outcome.ANSWERED and not host.suspect and not host.evidence.unreachable):
+            # nothing that anybody has to be told of the host
+            grants = self.scheduler.release(lease, outcome, self._seconds(), traffic)
         else:
             grants = self._release_and_learn(lease, outcome, traffic)
         if grants:

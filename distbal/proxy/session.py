@@ -188,15 +188,18 @@ class Session:
         moved = self.moved()
         self.close(reset=reset)
         self.port.over(self)
-        ticket, self.ticket = self.ticket, None
-        if ticket is not None and ticket.lease is not None:
-            # granted already, and not yet told
-            self.lease = ticket.lease
-        elif ticket is not None:
-            self.port.leases.withdraw(ticket)
-            if self.port.verbose:
-                self.port.log.info("{ticket} is over: {outcome}", ticket=ticket, outcome=outcome.value)
-        self._give_back(outcome, reason, *moved)
+        ticket = self.ticket
+        if ticket is not None:
+            self.ticket = None
+            if ticket.lease is not None:
+                # granted already, and not yet told
+                self.lease = ticket.lease
+            else:
+                self.port.leases.withdraw(ticket)
+                if self.port.verbose:
+                    self.port.log.info("{ticket} is over: {outcome}", ticket=ticket, outcome=outcome.value)
+        if self.lease is not None:
+            self._give_back(self.lease, outcome, reason, *moved)
 
     def server_done(self, *, client_ended: bool) -> None:
         """The server has said all. Its slot is free; the client may take a moment to leave.
@@ -211,7 +214,8 @@ class Session:
             return
         self.state = PARTING
         self.part()
-        self._give_back(outcome, reason, *moved)
+        if self.lease is not None:
+            self._give_back(self.lease, outcome, reason, *moved)
 
     def server_broke(self, words: str, *, reset: bool) -> None:
         """The server's connection broke.
@@ -291,7 +295,12 @@ class Session:
         if self.lease is not None:
             self.port.lookup.missed(self.lease.host.spec.address, self._places[0])
         del self._places[0]
-        self.connect(self._places[0])
+        lease = self.lease
+        self.port.soon(lambda: self._connect_next(lease))
+
+    def _connect_next(self, lease: Lease | None) -> None:
+        if self.state == CONNECTING and self.lease is lease:
+            self.connect(self._places[0])
 
     def aged(self) -> None:
         """It is some seconds since it began to connect."""
@@ -316,10 +325,8 @@ class Session:
         """A while ago the client did not keep up with its server: end the session if it has taken nothing since."""
         raise NotImplementedError
 
-    def _give_back(self, outcome: Outcome, reason: str, sent: int, received: int) -> None:
-        lease, self.lease = self.lease, None
-        if lease is None:
-            return
+    def _give_back(self, lease: Lease, outcome: Outcome, reason: str, sent: int, received: int) -> None:
+        self.lease = None
         if self.port.verbose:
             self.port.log.info("{ticket} is over: {outcome}", ticket=lease.ticket, outcome=outcome.value)
         self.port.leases.release(lease, outcome, Traffic(sent, received, self._connect, reason))

@@ -182,6 +182,9 @@ class SpliceSession(Session):
             self._cannot_connect(error)
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.up.taken:
+            # there is something to send: the handshake's last packet can carry it, and a packet less is a tenth of a small job
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
         error_number = sock.connect_ex(address)
         if error_number not in (0, errno.EINPROGRESS):
             sock.close()
@@ -252,6 +255,7 @@ class SpliceSession(Session):
             return
         if result == TARGET_BROKE:
             # what it answered before that is still to be had
+            up.taken -= up.pipe.held if up.pipe is not None else 0
             up.drop()
         elif up.ended and up.pipe is None and not up.over:
             up.over = True
@@ -269,6 +273,9 @@ class SpliceSession(Session):
             self._client_gone(_ERROR)
         elif result == SOURCE_BROKE and down.error is not None:
             self.server_broke(str(down.error.strerror), reset=isinstance(down.error, ConnectionError))
+        elif result == ENDED and self.up.error is not None and self.up.error.errno != errno.EPIPE:
+            # its connection broke: that was told to whoever wrote (EPIPE: it had closed before), and this is no clean end
+            self.server_broke(str(self.up.error.strerror), reset=isinstance(self.up.error, ConnectionError))
         elif result == ENDED and (self.up.over or not self.port.passes):
             self.server_done(client_ended=self.up.ended)
         else:
@@ -354,7 +361,9 @@ class SpliceSession(Session):
 
     def close(self, *, reset: bool) -> None:
         if self._server >= 0:
-            self._loop.close(self._server, self._server_events)
+            # where an end says that this was all, a client that broke off must not look as if it had said all
+            broke_off = self.port.passes and not self.up.over
+            self._loop.close(self._server, self._server_events, reset=broke_off)
             self._server = -1
         self.up.drop()
         self.down.drop()

@@ -54,6 +54,12 @@ class StreamSession(Session):
         self._held: list[bytes] = []
         self._paused = False
         self._client_ended = self._server_ended = False
+        #: all that there was for the client has been handed to the system, and its end
+        self._told = False
+        #: the same for the server
+        self._server_told = False
+        #: the client takes no more
+        self._left = False
         self._sent = self._received = 0
 
     def begin(self) -> None:
@@ -80,7 +86,9 @@ class StreamSession(Session):
     def client_ended_its_side(self) -> None:
         """It will say no more."""
         self._client_ended = True
-        if self.state == PARTING or not self.port.passes:
+        if self.state == PARTING:
+            self._client.loseConnection()
+        elif not self.port.passes:
             self.client_lost(Outcome.CLOSED)
         elif self.state == QUIET and not self._held:
             self.end(Outcome.CLOSED)
@@ -89,12 +97,14 @@ class StreamSession(Session):
 
     def client_lost(self, outcome: Outcome) -> None:
         """The client's connection is gone, or it has left as far as we are concerned."""
+        self._left = True
         if self.state == PARTING or (self.state == RELAYING and self._received):
             outcome = Outcome.ANSWERED
         self.client_left(outcome)
 
     def client_told(self) -> None:
         """All that there was for the client has been sent."""
+        self._told = True
         if self.state == PARTING:
             self.port.stalled.discard(self)
             self.port.parting.add(self)
@@ -130,7 +140,8 @@ class StreamSession(Session):
         elif number in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
             self.starved(os.strerror(number))
         else:
-            self.missed(Outcome.UNREACHABLE, f"cannot be reached: {failure.getErrorMessage()}")
+            words = failure.getErrorMessage() if number is None else os.strerror(number)
+            self.missed(Outcome.UNREACHABLE, f"cannot be reached: {words}")
 
     def connected(self, server: Any) -> None:
         """It is connected."""
@@ -145,7 +156,7 @@ class StreamSession(Session):
 
     def relay(self) -> None:
         client, server = self._client, self._server
-        server.registerProducer(client, True)
+        server.registerProducer(Tap(client), True)
         client.registerProducer(Brake(self, server), True)
         for data in self._held:
             self._sent += len(data)
@@ -174,7 +185,7 @@ class StreamSession(Session):
         if self.state != RELAYING:
             return
         self._server_ended = True
-        if self._client_ended or not self.port.passes:
+        if self._server_told or not self.port.passes:
             self.server_done(client_ended=False)
         else:
             self._client.unregisterProducer()
@@ -184,16 +195,22 @@ class StreamSession(Session):
         """The server's connection is gone."""
         if self.state != RELAYING:
             return
-        if isinstance(failure.value, error.ConnectionDone):
+        self._server = None
+        self._client.unregisterProducer()
+        if self._server_ended or isinstance(failure.value, error.ConnectionDone):
+            # it had said all; what the client went on to say is for nobody
             self.server_done(client_ended=False)
         else:
-            self._server = None
             self.server_broke(failure.getErrorMessage(), reset=True)
 
+    def server_told(self) -> None:
+        """All that the client said has been sent, and its end."""
+        self._server_told = True
+        if self.state == RELAYING and self._server_ended:
+            self.server_done(client_ended=False)
+
     def _pass_the_end_on(self) -> None:
-        if self._server_ended:
-            self.server_done(client_ended=True)
-        elif self._server is not None:
+        if self._server is not None:
             self._server.unregisterProducer()
             self._server.loseWriteConnection()
 
@@ -201,12 +218,13 @@ class StreamSession(Session):
 
     def part(self) -> None:
         self._let_go_of_the_server()
-        self._client.resumeProducing()
         self.port.stalled.add(self)
-        if self._server_ended and self.port.passes and not self._client_ended:
-            self.client_told()
-        else:
-            self._client.loseWriteConnection()
+        if self._client_ended:
+            # it is not read again, or its end would be told again: this is over when it has been sent the rest
+            self._client.loseConnection()
+            return
+        self._client.resumeProducing()
+        self._client.loseWriteConnection()
 
     def moved(self) -> tuple[int, int]:
         return self._sent, self._received
@@ -217,19 +235,47 @@ class StreamSession(Session):
         if reset and (sock := system_socket(self._client)) is not None:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
-        self._client.abortConnection()
+        if reset or (self._left and not self._told):
+            self._client.abortConnection()
+        else:
+            # the system still has to deliver it
+            self._client.loseConnection()
 
     def _let_go_of_the_server(self) -> None:
         server, self._server = self._server, None
         if server is not None:
             self._client.unregisterProducer()
             server.unregisterProducer()
-            server.abortConnection()
+            if self._server_told:
+                server.loseConnection()
+            else:
+                server.abortConnection()
 
     def stop(self) -> None:
         """Everything ends, without a word to anybody."""
+        if self.state == CONNECTING:
+            self.give_up_connecting()
         self.state = OVER
+        self.ticket = None
+        self._left = True
         self.close(reset=False)
+
+
+@implementer(IPushProducer)
+class Tap:
+    """The client's transport as the server's producer: Twisted would close it together with the server's."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def pauseProducing(self) -> None:
+        self._client.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._client.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The server's connection is gone, and says so itself."""
 
 
 @implementer(IPushProducer)
@@ -306,7 +352,7 @@ class ServerSide(Protocol):
         self._session.server_ended_its_side()
 
     def writeConnectionLost(self) -> None:
-        """Our side is closed, as the client wanted."""
+        self._session.server_told()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._session.server_lost(reason)
