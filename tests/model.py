@@ -15,7 +15,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from distbal.health import Verdict
 from distbal.history import Attempt, Job
 from distbal.hosts import AdminState, Farm, HostSpec
-from distbal.outcomes import Outcome
+from distbal.outcomes import CONNECT_FAILURES, FAILURES, Outcome, Traffic
 from distbal.requests import Lease, Request, Ticket
 from distbal.snapshot import ClientState, Snapshot
 
@@ -31,6 +31,19 @@ class ModelHost:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     granted: int = 0
     held: float = 0.0
+    #: how often it could not be reached, one pause after the other, and when that was said last
+    failed: int = 0
+    failed_at: float | None = None
+    #: whose jobs ended without an answer since one was answered
+    unanswered: list[str] = field(default_factory=list)
+    #: what its connections came to, and the jobs that it failed
+    traffic: list[Traffic] = field(default_factory=list)
+    failures: list[Outcome] = field(default_factory=list)
+
+    @property
+    def suspect(self) -> bool:
+        """Jobs of three clients had no answer, and no other had one since."""
+        return len(set(self.unanswered)) >= 3
 
     @property
     def up(self) -> bool:
@@ -53,6 +66,11 @@ class Waiting:
     request: Request
     asked: float
     turn: int
+
+    @property
+    def again(self) -> bool:
+        """Its turn had come once, and its host could not be reached."""
+        return self.request.since is not None
 
 
 @dataclass(frozen=True)
@@ -91,16 +109,17 @@ class Model:
     def asked(self, ticket: Ticket, request: Request, now: float) -> None:
         """A client asked and was given this ticket, perhaps with a lease."""
         assert ticket.id > self.last_id, f"ticket {ticket.id} came after {self.last_id}"
-        assert (ticket.request, ticket.asked) == (request, now), f"{ticket} is not what was asked"
+        asked = now if request.since is None else request.since
+        assert (ticket.request, ticket.asked) == (request, asked), f"{ticket} is not what was asked"
         self.last_id = ticket.id
         self.counts["asked"] += 1
         if ticket.lease is not None:
-            self._granted(ticket.lease, request, now, now)
+            self._granted(ticket.lease, request, asked, now)
         else:
             free = [host.spec.name for host in self.available_to(request)]
             assert not free, f"{ticket} waits while {free} are available to it"
-            self.waiters[ticket.id] = Waiting(request, now, len(self.served))
-            if request.key not in self.rotation:
+            waiting = self.waiters[ticket.id] = Waiting(request, asked, len(self.served))
+            if not waiting.again and request.key not in self.rotation:
                 self.rotation.append(request.key)
 
     def withdrawn(self, ticket_id: int) -> None:
@@ -108,17 +127,37 @@ class Model:
         self.counts["withdrawn"] += 1
         self._leaves(ticket_id)
 
-    def released(self, lease_id: int, outcome: Outcome, grants: list[Lease], now: float) -> None:
-        """A lease ended, and these follow from it."""
+    def released(self, lease_id: int, outcome: Outcome, traffic: Traffic | None, grants: list[Lease], now: float) -> None:
+        """A lease ended, with this of its connection if the edge made it, and these follow from it."""
         loan = self.loans.pop(lease_id)
         self.counts["ended"] += 1
         self.ended.append((lease_id, loan, outcome, now))
         host = self.hosts[loan.host]
         host.held += now - loan.granted
+        most = 1
+        if traffic is not None:
+            host.traffic.append(traffic)
+            if outcome in FAILURES:
+                host.failures.append(outcome)
+            if outcome is Outcome.NO_ANSWER:
+                host.unanswered.append(loan.request.key)
+            elif outcome is Outcome.ANSWERED:
+                host.unanswered = []
+                if all(said.up for said in host.verdicts.values()) and _lifted(host):
+                    most = host.spec.slots
+            elif outcome in CONNECT_FAILURES:
+                _not_reached(host, loan, traffic.reason, now)
         if host.removed and not self.load(host):
             del self.hosts[loan.host]
         assert all(lease.host_name == loan.host for lease in grants), f"one slot of {loan.host} came back, and {grants} follow"
-        assert len(grants) <= 1, f"one slot came back, and {grants} follow"
+        assert len(grants) <= most, f"one slot came back, and {grants} follow"
+        self._served(grants, now)
+
+    def connected(self, lease_id: int, grants: list[Lease], now: float) -> None:
+        """A lease's host could be connected to."""
+        host = self.hosts[self.loans[lease_id].host]
+        _lifted(host)
+        assert all(lease.host_name == host.spec.name for lease in grants), f"{host.spec.name} was reached, and {grants} follow"
         self._served(grants, now)
 
     def reported(self, name: str, verdict: Verdict, grants: list[Lease], now: float) -> None:
@@ -134,7 +173,7 @@ class Model:
     def configured(self, farm: Farm, grants: list[Lease], now: float) -> None:
         """The file was read again."""
         if farm.order != self.farm.order:
-            self.rotation = list(dict.fromkeys(waiting.request.key for waiting in self.waiters.values()))
+            self.rotation = list(dict.fromkeys(waiting.request.key for waiting in self.waiters.values() if not waiting.again))
             self.served = []
             self.waiters = {number: Waiting(old.request, old.asked, 0) for number, old in self.waiters.items()}
         self._take_in(farm)
@@ -143,10 +182,11 @@ class Model:
     def woken(self, grants: list[Lease], refusals: list[Ticket], now: float) -> None:
         """Time passed: verdicts expired first, then waiters who had waited too long were refused."""
         for host in self.hosts.values():
-            host.verdicts = {name: said for name, said in host.verdicts.items() if said.expires is None or said.expires > now}
+            standing = {source: _at(now, said) for source, said in host.verdicts.items()}
+            host.verdicts = {source: said for source, said in standing.items() if said is not None}
         self._served(grants, now)
         wait = self.farm.wait
-        late = [number for number, waiting in self.waiters.items() if wait is not None and waiting.asked + wait <= now]
+        late = [number for number in self.longest_wait_first() if wait is not None and self.waiters[number].asked + wait <= now]
         assert [ticket.id for ticket in refusals] == late, f"{refusals} were refused, {late} have waited too long"
         for number in late:
             self.counts["refused"] += 1
@@ -161,25 +201,33 @@ class Model:
         """Whether the request may go to this host at all, now or later."""
         return request.pool in host.spec.pools and host.spec.name not in request.exclude
 
+    def available(self, host: ModelHost) -> bool:
+        return self.load(host) < host.capacity
+
     def available_to(self, request: Request) -> list[ModelHost]:
-        return [host for host in self.hosts.values() if self.serves(host, request) and self.load(host) < host.capacity]
+        return [host for host in self.hosts.values() if self.serves(host, request) and self.available(host)]
 
     def preference(self, host: ModelHost) -> tuple[float, ...]:
-        """What the policy orders hosts by: the least is the best; the same for all where chance decides."""
+        """What the policy orders hosts by: the least is the best; the same for all where chance decides. Suspects are last."""
         load = self.load(host) / host.capacity
         if self.farm.policy == "fastest-first":
-            return (host.spec.rank, load, host.position)
+            return (host.suspect, host.spec.rank, load, host.position)
         if self.farm.policy == "least-loaded":
-            return (load, host.spec.rank, host.position)
-        return ()
+            return (host.suspect, load, host.spec.rank, host.position)
+        return (host.suspect,)
 
     def next_for(self, host: ModelHost) -> int | None:
         """Whose turn it is when this host has a free slot."""
         fitting = [number for number, waiting in self.waiters.items() if self.serves(host, waiting.request)]
-        if self.farm.order == "fifo":
-            return min(fitting, default=None)
+        again = [number for number in fitting if self.waiters[number].again]
+        if again or self.farm.order == "fifo":
+            return min(again or fitting, default=None)
         turns = [(self.rotation.index(self.waiters[number].request.key), number) for number in fitting]
         return min(turns)[1] if turns else None
+
+    def longest_wait_first(self) -> list[int]:
+        """Who waits, by when their jobs first asked."""
+        return sorted(self.waiters, key=lambda number: (self.waiters[number].asked, number))
 
     def due(self) -> float | None:
         """When something happens by itself."""
@@ -202,8 +250,9 @@ class Model:
 
     def check(self, snapshot: Snapshot, now: float) -> None:
         """Nobody waits for nothing, the counts add up, and readers are shown what is so."""
+        available = [host for host in self.hosts.values() if self.available(host)]
         for number, waiting in self.waiters.items():
-            free = [host.spec.name for host in self.available_to(waiting.request)]
+            free = [host.spec.name for host in available if self.serves(host, waiting.request)]
             assert not free, f"{number} waits while {free} are available to it"
         counts = snapshot.counts
         accounted = counts["granted"] + counts["withdrawn"] + counts["refused"] + len(snapshot.waiters)
@@ -232,7 +281,21 @@ class Model:
             host = self.hosts[state.spec.name]
             assert (state.granted, state.held) == (host.granted, host.held), f"totals of {state.spec.name}"
             assert state.verdicts == tuple(host.verdicts.values()), f"verdicts on {state.spec.name}"
-        waiters = [_client(number, waiting.request, waiting.asked) for number, waiting in self.waiters.items()]
+            assert state.suspect is host.suspect, f"{state.spec.name} had no answer for {host.unanswered}"
+            connects = [each.connect for each in host.traffic if each.connect is not None]
+            assert (state.sent, state.received, state.connected, state.connecting) == (
+                sum(each.sent for each in host.traffic),
+                sum(each.received for each in host.traffic),
+                len(connects),
+                sum(connects),
+            ), f"traffic of {state.spec.name}"
+            failures = Counter(outcome.value for outcome in host.failures)
+            assert state.failures == failures, f"failures of {state.spec.name}"
+        waiters = [
+            _client(number, waiting.request, waiting.asked)
+            for number in self.longest_wait_first()
+            for waiting in [self.waiters[number]]
+        ]
         assert list(snapshot.waiters) == waiters, f"{snapshot.waiters} are shown to wait, not {waiters}"
         served = [_client(number, loan.request, loan.granted, loan.host) for number, loan in self.loans.items()]
         assert list(snapshot.leases) == served, f"{snapshot.leases} are shown as leases, not {served}"
@@ -254,28 +317,30 @@ class Model:
             assert lease.id in self.waiters, f"{lease} was granted to one who does not wait"
             waiting = self.waiters[lease.id]
             host = self.hosts[lease.host_name]
-            if self.farm.order == "fair":
+            if self.farm.order == "fair" and not waiting.again:
                 self._check_round(waiting.request.key, host)
             due = self.next_for(host)
             assert lease.id == due, f"{self.farm.order}: {lease} was granted while it was {due}'s turn"
             key = waiting.request.key
-            self.served.append(key)
             self._leaves(lease.id)
-            if key in self.rotation:
-                self.rotation.remove(key)
-                self.rotation.append(key)
+            if not waiting.again:
+                self.served.append(key)
+                if key in self.rotation:
+                    self.rotation.remove(key)
+                    self.rotation.append(key)
             self._granted(lease, waiting.request, waiting.asked, now)
 
     def _check_round(self, key: str, host: ModelHost) -> None:
         """What a round robin promises: between two turns of one client, everyone else who could have been served had one.
 
-        That is everyone who waited all that time for something that the second turn's host could do.
+        That is everyone who waited all that time, for the first turn, for something that the second turn's host could do.
         """
         if key not in self.served:
             return
         last = len(self.served) - 1 - self.served[::-1].index(key)
         for number, waiting in self.waiters.items():
-            if waiting.request.key != key and waiting.turn <= last and self.serves(host, waiting.request):
+            waited = waiting.turn <= last and not waiting.again
+            if waited and waiting.request.key != key and self.serves(host, waiting.request):
                 assert waiting.request.key in self.served[last + 1 :], f"{key} had two turns while {number} waited"
 
     def _granted(self, lease: Lease, request: Request, asked: float, now: float) -> None:
@@ -292,9 +357,41 @@ class Model:
         host.granted += 1
 
     def _leaves(self, number: int) -> None:
-        key = self.waiters.pop(number).request.key
-        if all(waiting.request.key != key for waiting in self.waiters.values()):
+        waiting = self.waiters.pop(number)
+        key = waiting.request.key
+        if not waiting.again and all(other.again or other.request.key != key for other in self.waiters.values()):
             self.rotation.remove(key)
+
+
+def _not_reached(host: ModelHost, loan: Loan, reason: str, now: float) -> None:
+    """A host could not be connected to: a pause, each twice as long as the one before, and after it one job at a time.
+
+    What had been lent before the last such failure tells nothing new. A host that left the file has no pause.
+    """
+    if host.failed_at is not None and loan.granted <= host.failed_at:
+        return
+    host.failed += 1
+    host.failed_at = now
+    pause = min(5.0 * 2 ** (host.failed - 1), 300.0)
+    back = now + pause
+    words = f"on trial: one job at a time; it {reason}"
+    trial = Verdict("connect", True, back, 1, words, back + max(60.0, pause))
+    if not host.removed:
+        host.verdicts["connect"] = Verdict("connect", False, now, None, reason, back, trial)
+
+
+def _lifted(host: ModelHost) -> bool:
+    """A host was reached; whether that had been in doubt."""
+    host.failed = 0
+    return host.verdicts.pop("connect", None) is not None
+
+
+def _at(now: float, said: Verdict) -> Verdict | None:
+    """What is left of a source's word by now."""
+    left: Verdict | None = said
+    while left is not None and left.expires is not None and left.expires <= now:
+        left = left.then
+    return left
 
 
 def _client(number: int, request: Request, since: float, host: str = "") -> ClientState:

@@ -111,8 +111,8 @@ MUTANTS = (
     Mutant(
         "a waiter that left is still in the queue",
         "scheduler.py",
-        '        self._queue.remove(ticket)\n        self._counts["withdrawn"] += 1\n',
-        '        self._counts["withdrawn"] += 1\n',
+        '        self._line(ticket).remove(ticket)\n        self._patience.discard(ticket)\n        self._counts["withdrawn"]',
+        '        self._patience.discard(ticket)\n        self._counts["withdrawn"]',
     ),
     Mutant(
         "a small weight leaves no slot at all",
@@ -153,14 +153,99 @@ MUTANTS = (
     Mutant(
         "load is counted in leases, whatever the capacity",
         "policies.py",
-        "return (host.leases / host.capacity, host.spec.rank",
-        "return (host.leases, host.spec.rank",
+        "return (host.suspect, host.leases / host.capacity, host.spec.rank",
+        "return (host.suspect, host.leases, host.spec.rank",
     ),
     Mutant(
         "changed pools are not taken in by the indexes",
         "scheduler.py",
         "known.spec, known.position, known.removed = spec, position, False",
         "known.position, known.removed = position, False",
+    ),
+    # -- what jobs tell of their hosts
+    Mutant(
+        "after a pause all slots are lent",
+        "health.py",
+        "            if follows is not None:\n",
+        "            if False:\n",
+    ),
+    Mutant(
+        "a pause is as long as the first one",
+        "evidence.py",
+        "2 * self.pause or FIRST_PAUSE",
+        "FIRST_PAUSE",
+    ),
+    Mutant(
+        "every job that failed together lengthens the pause",
+        "evidence.py",
+        "if granted <= self._failed:",
+        "if False:",
+    ),
+    Mutant(
+        "the end of a pause is not noted",
+        "scheduler.py",
+        "            changed = host.health.hear(verdict)\n            self._note_expiry(host)\n        elif",
+        "            changed = host.health.hear(verdict)\n        elif",
+    ),
+    Mutant(
+        "an old job that is answered ends a pause",
+        "scheduler.py",
+        "elif outcome is Outcome.ANSWERED and host.health.up:",
+        "elif outcome is Outcome.ANSWERED:",
+    ),
+    Mutant(
+        "a host that was reached serves nobody who waits",
+        "scheduler.py",
+        "return self._changed([host], now) if self._reached(host) else []",
+        "self._reached(host)\n        return []",
+    ),
+    Mutant(
+        "a host that was reached begins with a long pause the next time",
+        "evidence.py",
+        "        had_failed = self.pause > 0\n        self.pause = 0.0\n",
+        "        had_failed = self.pause > 0\n",
+    ),
+    Mutant(
+        "a job that is tried again goes to the end of the queue",
+        "scheduler.py",
+        "return self._queue if ticket.request.since is None else self._again",
+        "return self._queue",
+    ),
+    Mutant(
+        "a job that is tried again is as young as a new one",
+        "scheduler.py",
+        "now if request.since is None else request.since",
+        "now",
+    ),
+    Mutant(
+        "when the discipline changes, jobs that are tried again are queued twice",
+        "scheduler.py",
+        "                if ticket.request.since is None:\n                    self._queue.add(ticket)\n",
+        "                self._queue.add(ticket)\n",
+    ),
+    Mutant(
+        "one client alone makes a host suspect",
+        "evidence.py",
+        "            self._without |= {key}\n",
+        '            self._without |= {f"{key} {len(self._without)}"}\n',
+    ),
+    Mutant(
+        "a suspect host is chosen first when it is the fastest",
+        "policies.py",
+        "return (host.suspect, host.spec.rank, ",
+        "return (host.spec.rank, ",
+    ),
+    Mutant(
+        "a suspect host is drawn like any other",
+        "policies.py",
+        "(self._suspect, self._trusted) if host.suspect else (self._trusted, self._suspect)",
+        "(self._trusted, self._suspect)",
+    ),
+    Mutant(
+        "a host is suspect for ever",
+        "evidence.py",
+        "            self._answers.succeeded()\n",
+        "            pass\n",
     ),
 )
 

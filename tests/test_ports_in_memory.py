@@ -24,7 +24,7 @@ from distbal.briefports import PATIENCE, READING_TIME, BriefFactory, BriefProtoc
 from distbal.complaints import Complaints
 from distbal.hosts import Host
 from distbal.loop import HotLoop
-from distbal.outcomes import Outcome
+from distbal.outcomes import Outcome, Traffic
 from distbal.ports import (
     BalanceClient,
     BalanceFactory,
@@ -143,7 +143,10 @@ class Remote:
     def withdraw(self, ticket: Ticket) -> None:
         self.withdrawn.append(ticket)
 
-    def release(self, lease: Lease, outcome: Outcome) -> None:
+    def connected(self, lease: Lease) -> None:
+        raise AssertionError("a client of 5656 connects by itself")
+
+    def release(self, lease: Lease, outcome: Outcome, traffic: Traffic | None = None) -> None:
         self.released.append((lease, outcome))
 
     def grant(self) -> Lease:

@@ -1,4 +1,4 @@
-"""The scheduler in any sequence of requests, departures, verdicts, decisions, reloads and waiting, against a plain model.
+"""The scheduler in any sequence of requests, departures, failures, verdicts, decisions, reloads and waiting, against a model.
 
 After every step: leases do not exceed capacity at a grant, no waiter waits while a host is available to it, each grant is the
 one that policy and discipline ask for, counters add up, ``due`` is not late, and readers see what the model knows. In the end
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -19,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from distbal.health import Verdict
 from distbal.history import History
 from distbal.hosts import AdminState, Farm, HostSpec
-from distbal.outcomes import Outcome
+from distbal.outcomes import CONNECT_FAILURES, Outcome, Traffic
 from distbal.policies import POLICIES
 from distbal.queues import DISCIPLINES
 from distbal.requests import Lease, Request, Ticket
@@ -37,10 +38,24 @@ REMEMBERED = 10
 names = st.sampled_from(NAMES)
 policies = st.sampled_from(sorted(POLICIES))
 orders = st.sampled_from(sorted(DISCIPLINES))
-#: halves of seconds: sums of them are exact
-seconds = st.integers(0, 12).map(lambda halves: halves / 2)
+#: halves of seconds: sums of them are exact; mostly shorter than a pause after a failed connect, or as long as a trial
+seconds = st.sampled_from([*(halves / 2 for halves in range(13)), 10.0, 60.0])
 waits = st.sampled_from([None, None, 0.5, 8.0])
 clients = st.lists(st.sampled_from(CLIENTS), min_size=1, max_size=8)
+#: what came of a lease's connection, or None where the edge did not make one; any of them with any outcome
+traffics = st.sampled_from(
+    [
+        None,
+        Traffic(),
+        Traffic(300, 60, 0.5),
+        Traffic(7, 0, 0.0, "closed without an answer"),
+        Traffic(reason="refused connections"),
+    ]
+)
+#: what happens to a host in a breakdown
+SCRIPT = ("fails all", "fails one", "pauses", "pauses", "is reached", "answers", "another build", "another order")
+#: where a job that could not be connected is tried again, if it is
+retries = st.sampled_from(["never", "anywhere", "anywhere", "elsewhere"])
 
 
 @st.composite
@@ -83,16 +98,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     )
     def ask(self, callers: list[str], pool: str, exclude: tuple[str, ...], job: int) -> None:
         for port, client in enumerate(callers):
-            request = Request(client, port, client, pool, exclude, self.jobs[-job % len(self.jobs)])
-            holder = object()
-            ticket = self.scheduler.ask(request, holder, self.now)
-            assert ticket.holder is holder
-            self.model.asked(ticket, request, self.now)
-            if ticket.lease is None:
-                self.waiters[ticket.id] = ticket
-            else:
-                self.leases[ticket.id] = ticket.lease
-                self.jobs.append(ticket.lease.job)
+            self.come(Request(client, port, client, pool, exclude, self.jobs[-job % len(self.jobs)]))
 
     @rule(which=st.integers(0, 30), number=st.integers(1, 3))
     def withdraw(self, which: int, number: int) -> None:
@@ -107,16 +113,71 @@ class SchedulerMachine(RuleBasedStateMachine):
             with pytest.raises(KeyError):
                 self.scheduler.withdraw(lease.ticket)
 
-    @rule(which=st.integers(0, 30), number=st.integers(1, 8), outcome=st.sampled_from(Outcome))
-    def release(self, which: int, number: int, outcome: Outcome) -> None:
-        for _ in range(min(number, len(self.leases))):
-            lease = self.leases.pop(list(self.leases)[which % len(self.leases)])
-            grants = self.scheduler.release(lease, outcome, self.now)
-            self.model.released(lease.id, outcome, grants, self.now)
-            self.take(grants)
-            assert lease.ticket.holder is None
-            with pytest.raises(KeyError):
-                self.scheduler.release(lease, outcome, self.now)
+    @rule(
+        which=st.integers(0, 30),
+        number=st.integers(1, 8),
+        outcome=st.sampled_from([*Outcome, Outcome.ANSWERED, Outcome.ANSWERED]),
+        traffic=traffics,
+        retry=retries,
+        one_host=st.booleans(),
+    )
+    def release(
+        self, which: int, number: int, outcome: Outcome, traffic: Traffic | None, retry: str, *, one_host: bool = False
+    ) -> None:
+        """Leases end, of any hosts or all of one; a job whose host could not be connected to may be tried again at once."""
+        name = ""
+        for _ in range(number):
+            leases = [lease for lease in self.leases.values() if name in ("", lease.host_name)]
+            if not leases:
+                return
+            lease = leases[which % len(leases)]
+            name = lease.host_name if one_host else ""
+            self.end(lease.id, outcome, traffic, retry)
+
+    @rule(
+        callers=clients,
+        pool=st.sampled_from(POOLS),
+        which=st.integers(0, 30),
+        outcome=st.sampled_from([Outcome.REFUSED, Outcome.TIMED_OUT, Outcome.NO_ANSWER, Outcome.NO_ANSWER]),
+        retry=retries,
+        script=st.lists(st.sampled_from(SCRIPT), min_size=3),
+    )
+    def breakdown(self, callers: list[str], pool: str, which: int, outcome: Outcome, retry: str, script: list[str]) -> None:
+        """While clients wait a host fails its jobs, and when it has paused those on trial; or it is found to be well again."""
+        self.ask(callers, pool, (), 0)
+        busy = sorted(self.in_file() & {lease.host_name for lease in self.leases.values()})
+        if not busy:
+            return
+        name = busy[which % len(busy)]
+        for word in script:
+            verdict = self.scheduler.verdict(name, "connect")
+            if word == "another build":
+                self.begin_anew(callers, pool, 1)
+            elif word == "another order":
+                farm = self.scheduler.farm
+                self.configure(replace(farm, order="fifo" if farm.order == "fair" else "fair"))
+            elif word == "pauses" and verdict is not None and verdict.expires is not None:
+                self.pass_time(max(0.0, verdict.expires - self.now), "in time")
+            for _ in range({"fails all": 8, "fails one": 1}.get(word, 0)):
+                self.on_its_first_lease(name, lambda number: self.end(number, outcome, Traffic(1, 0, None, "failed"), retry))
+            if word == "is reached":
+                self.on_its_first_lease(name, self.connect)
+            elif word == "answers":
+                self.on_its_first_lease(name, lambda number: self.end(number, Outcome.ANSWERED, Traffic(5, 2, 0.5), "never"))
+
+    @rule(which=st.integers(0, 30))
+    def recover(self, which: int) -> None:
+        """A host is connected to: one for which that is news, if there is one."""
+        news = [number for number, lease in self.leases.items() if lease.host.evidence.unreachable] or list(self.leases)
+        if news:
+            self.connect(news[which % len(news)])
+
+    @rule(callers=clients, pool=st.sampled_from(POOLS), busy=st.integers(0, 3))
+    def begin_anew(self, callers: list[str], pool: str, busy: int) -> None:
+        """A build is broken off: nobody waits and almost nothing runs, so that the next one has its choice of hosts."""
+        self.withdraw(0, len(self.waiters))
+        self.release(0, max(0, len(self.leases) - busy), Outcome.CLOSED, None, "never")
+        self.ask(callers, pool, (), 0)
 
     # -- what is heard of hosts
 
@@ -225,7 +286,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             return  # something is wrong already: that is what should be shown
         while self.leases:
             self.now += 0.5
-            self.release(which=0, number=1, outcome=Outcome.CLOSED)
+            self.release(0, 1, Outcome.CLOSED, None, "never")
             self.the_model_agrees()
         snapshot = self.scheduler.snapshot(self.now)
         assert snapshot.leases == ()
@@ -234,6 +295,41 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.history.jobs() == self.model.jobs()
 
     # -- helpers
+
+    def come(self, request: Request) -> None:
+        holder = object()
+        ticket = self.scheduler.ask(request, holder, self.now)
+        assert ticket.holder is holder
+        self.model.asked(ticket, request, self.now)
+        if ticket.lease is None:
+            self.waiters[ticket.id] = ticket
+        else:
+            self.leases[ticket.id] = ticket.lease
+            self.jobs.append(ticket.lease.job)
+
+    def end(self, number: int, outcome: Outcome, traffic: Traffic | None, retry: str) -> None:
+        lease = self.leases.pop(number)
+        grants = self.scheduler.release(lease, outcome, self.now, traffic)
+        self.model.released(number, outcome, traffic, grants, self.now)
+        self.take(grants)
+        assert lease.ticket.holder is None
+        with pytest.raises(KeyError):
+            self.scheduler.release(lease, outcome, self.now, traffic)
+        if outcome in CONNECT_FAILURES and retry != "never":
+            exclude = () if retry == "anywhere" else (lease.host_name,)
+            self.come(replace(lease.ticket.request, exclude=exclude, job=lease.job, since=lease.ticket.asked))
+
+    def on_its_first_lease(self, name: str, do: Callable[[int], None]) -> None:
+        number = next((number for number, lease in self.leases.items() if lease.host_name == name), None)
+        if number is not None:
+            do(number)
+
+    def connect(self, number: int) -> None:
+        lease = self.leases[number]
+        grants = self.scheduler.connected(lease, self.now)
+        self.model.connected(number, grants, self.now)
+        self.take(grants)
+        assert not lease.host.evidence.unreachable
 
     def take(self, grants: list[Lease]) -> None:
         for lease in grants:
