@@ -70,15 +70,18 @@ class Peer:
 
     :param where: an address as socket.connect takes it; a path for a Unix socket.
     :param window: bytes of its receive buffer; small for one who reads slowly.
+    :param source: the address that it comes from, such as 127.0.0.2: another client.
     """
 
-    def __init__(self, where: Any, *, window: int = 0) -> None:
+    def __init__(self, where: Any, *, window: int = 0, source: str = "") -> None:
         family = socket.AF_UNIX if isinstance(where, str) else socket.AF_INET6 if ":" in where[0] else socket.AF_INET
         self.sock = socket.socket(family)
         if window:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
         self.sock.settimeout(PATIENCE)
         try:
+            if source:
+                self.sock.bind((source, 0))
             self.sock.connect(where)
         except BaseException:
             self.sock.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
@@ -90,7 +91,12 @@ def our_end(peer: socket.socket) -> socket.socket:
     """A duplicate of the socket that a peer in this process talks to."""
     for name in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
-            found = socket.socket(fileno=socket.dup(int(name.name)))
+            copy = socket.dup(int(name.name))
+            try:
+                found = socket.socket(fileno=copy)
+            except OSError:
+                os.close(copy)
+                continue
             try:
                 if found.getpeername() == peer.getsockname() and found.getsockname() == peer.getpeername():
                     return found

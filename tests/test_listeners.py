@@ -245,6 +245,19 @@ async def test_connections_outlive_their_listener(at: str) -> None:
             assert peer.silence()
 
 
+@pytest.mark.parametrize(
+    ("kind", "speaks_first", "relay", "deferred"),
+    [("balance", "client", False, False), ("proxy", "client", True, True), ("proxy", "server", True, False)],
+)
+@pytest_twisted.ensureDeferred
+async def test_what_is_set_on_a_socket_follows_from_its_use(kind: str, speaks_first: str, relay: bool, deferred: bool) -> None:
+    opened = Opened(Listener(kind, parse("127.0.0.1:0"), speaks_first=speaks_first))
+    assert opened._sock is not None
+    assert (opened._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0) is relay
+    assert (opened._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) > 0) is deferred
+    await opened.close()
+
+
 # -- several
 
 

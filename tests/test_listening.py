@@ -84,6 +84,37 @@ def test_the_same_can_be_asked_of_a_connection() -> None:
     assert (WANTED["TCP_KEEPIDLE"], WANTED["TCP_USER_TIMEOUT"]) == (KEEPALIVE["TCP_KEEPIDLE"], USER_TIMEOUT)
 
 
+def test_connections_that_are_relayed_may_take_nothing_for_a_while() -> None:
+    """A window that stays full is no sign of death there: nothing bounds for how long bytes are not acknowledged."""
+    wanted = WANTED | {"TCP_USER_TIMEOUT": 0}
+    with listen_tcp("127.0.0.1", 0, relay=True) as listener, Peer(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert options(connection) == wanted
+    with socket.create_server(("127.0.0.1", 0)) as server, Peer(server.getsockname()):
+        connection, _ = server.accept()
+        with connection:
+            keep_alive(connection, relay=True)
+            assert options(connection) == wanted
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_DEFER_ACCEPT"), reason="this system cannot do it")
+def test_who_says_nothing_may_be_kept_outside() -> None:
+    with listen_tcp("127.0.0.1", 0, relay=True, deferred=True) as listener, Peer(listener.getsockname()) as silent:
+        with Peer(listener.getsockname()) as speaks:
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+            speaks.send(b"hello")
+            connection, address = listener.accept()
+            with connection:
+                assert address == speaks.sock.getsockname()
+                assert connection.recv(10) == b"hello"
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        silent.send(b"at last")
+        listener.accept()[0].close()
+
+
 def test_a_crowd_may_come_while_nobody_accepts() -> None:
     """More than the 128 that systems once allowed, and the 50 of Twisted's endpoints."""
     with listen_tcp("127.0.0.1", 0) as listener, ExitStack() as peers:

@@ -238,7 +238,8 @@ class SpliceSession(Session):
 
     def give_up_connecting(self) -> None:
         if self._server >= 0:
-            self._loop.close(self._server, self._server_events)
+            # the server may have it already: where ends are passed on, this must not look as if nothing were all
+            self._loop.close(self._server, self._server_events, reset=self.port.passes)
             self._server, self._server_events = -1, 0
 
     # -- the relay

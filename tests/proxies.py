@@ -1,0 +1,324 @@
+"""The proxy without the daemon around it, and servers for it: real sockets, a clock that is turned by hand.
+
+The reactor moves the bytes; what takes time (a pause, a deadline, somebody's patience) happens when the test says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any, Self
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import ServerFactory
+from twisted.internet.task import Clock, deferLater
+from twisted.logger import Logger
+
+from distbal.access import AccessList
+from distbal.complaints import Complaints
+from distbal.health import Verdict
+from distbal.hosts import DEFAULT_POOL, Farm, HostSpec
+from distbal.leases import LocalLeases
+from distbal.listeners import Opened
+from distbal.listenspec import Listener, parse
+from distbal.lookup import Lookup, Resolve
+from distbal.loop import HotLoop, Watcher
+from distbal.outcomes import Outcome
+from distbal.ports import BalancePort, Replies, Terms
+from distbal.proxy import splice
+from distbal.proxy.port import Proxy, ProxyPort
+from distbal.proxy.session import Session
+from distbal.proxy.streams import ProxyFactory
+from distbal.scheduler import Scheduler
+from distbal.snapshot import HostState
+from tests.loops import open_descriptors
+from tests.peers import Peer, readable, until
+
+#: the two relays, and where a proxy listens that uses them
+RELAYS = {"spliced": "127.0.0.1:0", "streams": "tcp:0:interface=127.0.0.1:backlog=4096"}
+
+both_relays = pytest.mark.parametrize("relay", list(RELAYS))
+every_way_to_leave = pytest.mark.parametrize(
+    "leave", [Peer.close, Peer.half_close, Peer.reset], ids=["close", "half-close", "reset"]
+)
+
+
+def descriptors_stay() -> Iterator[None]:
+    """For a fixture: the test leaves as many descriptors as it found."""
+    # Twisted takes a reserve with its first port
+    pytest_twisted.blockon(reactor.listenTCP(0, ServerFactory(), interface="127.0.0.1").stopListening())
+    before = open_descriptors()
+    yield
+
+    async def same() -> None:
+        await until(lambda: open_descriptors() == before, f"{before} descriptors, as before")
+
+    pytest_twisted.blockon(Deferred.fromCoroutine(same()))
+
+
+# -- servers
+
+
+class Accepted(Peer):
+    """A connection that a server has taken in."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        sock.setblocking(False)
+
+
+class Server:
+    """A server of the farm: what it does with its connections is the test's business.
+
+    :ivar where: its address.
+    """
+
+    def __init__(self, backlog: int = 128) -> None:
+        self.sock = socket.create_server(("127.0.0.1", 0), backlog=backlog)
+        self.sock.setblocking(False)
+        self.where: tuple[str, int] = self.sock.getsockname()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+    def spec(self, name: str = "alpha", slots: int = 1, rank: int = 0, *pools: str) -> HostSpec:
+        return HostSpec(name, slots, rank, address=self.where, pools=pools or (DEFAULT_POOL,))
+
+    async def accept(self) -> Peer:
+        await readable(self.sock)
+        return Accepted(self.sock.accept()[0])
+
+    def nobody_came(self) -> bool:
+        try:
+            self.sock.accept()[0].close()
+        except BlockingIOError:
+            return True
+        return False
+
+
+class Hole(Server):
+    """A server that answers no connect: its queue is full."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self._first = socket.create_connection(self.where)
+
+    def __exit__(self, *exception: object) -> None:
+        self._first.close()
+        super().__exit__(*exception)
+
+    async def open_up(self) -> None:
+        """Make room, for those that come from now on."""
+        self.sock.listen(100)
+        (await self.accept()).close()
+
+
+def nobody(name: str = "alpha", slots: int = 1, rank: int = 0, *pools: str) -> HostSpec:
+    """A host that refuses."""
+    with Server() as server:
+        return server.spec(name, slots, rank, *pools)
+
+
+async def read(peer: Peer, count: int) -> bytes:
+    """Exactly so many bytes, or fewer at the end."""
+    data = b""
+    while len(data) < count:
+        await readable(peer.sock)
+        part = peer.sock.recv(min(1 << 16, count - len(data)))
+        if not part:
+            break
+        data += part
+    return data
+
+
+async def heard(peer: Peer) -> tuple[bytes, bool]:
+    """All to the end, and whether that was a clean one."""
+    data = bytearray()
+    while True:
+        await readable(peer.sock)
+        try:
+            part = peer.sock.recv(1 << 16)
+        except ConnectionResetError:
+            return bytes(data), False
+        if not part:
+            return bytes(data), True
+        data += part
+
+
+async def turns(number: int = 20) -> None:
+    """Let the reactor turn: what had happened is served then."""
+    for _ in range(number):
+        await deferLater(reactor, 0)
+
+
+async def gone(peer: Peer) -> None:
+    """Wait until the other side has ended the connection, in whatever way."""
+    await heard(peer)
+
+
+def noise(count: int, seed: int = 0) -> bytes:
+    """Bytes of which each place can be told from the others."""
+    return random.Random(seed).randbytes(count)
+
+
+# -- the proxy
+
+
+class StrictLoop(HotLoop):
+    """A hot loop that sees to it that no new descriptor is watched while others still have an event to come."""
+
+    def add(self, descriptor: int, events: int, watcher: Watcher) -> None:
+        assert not self._serving, "its number may be that of one that was closed a moment ago"
+        super().add(descriptor, events, watcher)
+
+
+class House:
+    """A farm, and one port of the proxy to it.
+
+    :param resolve: looks names up.
+    :param room: descriptors that there are for clients.
+
+    :ivar where: the address of the port that is served.
+    """
+
+    def __init__(
+        self,
+        *hosts: HostSpec,
+        resolve: Resolve | None = None,
+        wait: float | None = None,
+        order: str = "fair",
+        server_first: bool = False,
+        passes: bool = False,
+        verbose: bool = False,
+        room: int = 10_000,
+    ) -> None:
+        self.clock = Clock()
+        self.leases = LocalLeases(Scheduler(Farm(hosts, order=order, wait=wait)), self.clock)
+        self.terms = Terms()
+        self.terms.replies = Replies("{name}{options}")
+        self.allow("loopback")
+        self.complain = Complaints(Logger(), self.clock.seconds)
+        self.lookup = Lookup(self.clock, resolve)
+        self.proxy = Proxy(self.clock, self.lookup)
+        self.port = ProxyPort(
+            self.proxy,
+            self.leases,
+            self.terms,
+            DEFAULT_POOL,
+            self.complain,
+            server_first=server_first,
+            passes=passes,
+            verbose=verbose,
+        )
+        self.factory = ProxyFactory(self.port, reactor)
+        self.room = room
+        self.loop: Any = None
+        self.where: Any = None
+
+    def allow(self, *words: str) -> None:
+        self.terms.allow_clients = self.terms.allow_update = AccessList.parse(words)
+
+    # -- what is to be seen
+
+    @property
+    def lent(self) -> int:
+        return self.leases.scheduler.lent
+
+    @property
+    def waiting(self) -> int:
+        return self.leases.scheduler.waiting
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return self.leases.scheduler.counts
+
+    def host(self, name: str = "alpha") -> HostState:
+        (state,) = [host for host in self.leases.snapshot().hosts if host.spec.name == name]
+        return state
+
+    def verdict(self, name: str = "alpha") -> Verdict | None:
+        """What the failed connects to it came to."""
+        return self.leases.scheduler.verdict(name, "connect")
+
+    def outcomes(self) -> list[Outcome]:
+        """How the leases ended, in their order."""
+        return [outcome for _, outcome, _ in self.leases.scheduler.history._ended]
+
+    @property
+    def sessions(self) -> list[Session]:
+        """Those that are not over."""
+        watched = dict.fromkeys(self.loop._watched.values()) if self.loop is not None else {}
+        return [*watched, *self.factory.sessions]
+
+    async def becomes(self, lent: int, waiting: int = 0) -> None:
+        await until(lambda: (self.lent, self.waiting) == (lent, waiting), f"{lent} leases and {waiting} waiters")
+
+    # -- who comes
+
+    def client(self, said: bytes = b"", *, source: str = "127.0.0.1", window: int = 0) -> Peer:
+        """A client, which says something at once."""
+        peer = Peer(self.where, source=source, window=window) if isinstance(self.where, tuple) else Peer(self.where)
+        if said:
+            peer.send(said)
+        return peer
+
+    @asynccontextmanager
+    async def serves(self, relay: str, at: str = "") -> AsyncIterator[None]:
+        """Serve it while the block runs; after that no session is left, and nothing that one had."""
+        async with self.open(relay, at):
+            yield
+            await self.idle()
+
+    async def idle(self) -> None:
+        """Everything has ended, and was given back."""
+        await until(lambda: not self.sessions, "the end of all sessions")
+        assert (self.lent, self.waiting, self.loop._reserved) == (0, 0, 0)
+        assert [len(self.proxy.young), len(self.proxy.parting), len(self.proxy.stalled)] == [0, 0, 0]
+
+    @asynccontextmanager
+    async def open(self, relay: str, at: str = "") -> AsyncIterator[None]:
+        """Serve it while the block runs, and then end what there is."""
+        opened = Opened(
+            Listener("proxy", parse(at or RELAYS[relay]), speaks_first="server" if self.port.server_first else "client")
+        )
+        self.loop = loop = StrictLoop(reactor, self.clock, self.room)
+        try:
+            if relay == "spliced":
+                opened.serve_hot(loop, lambda descriptor, address: self.port.hot(loop, descriptor, address), splice.COST)
+            else:
+                await opened.serve(reactor, self.factory)
+            self.where = ("127.0.0.1", opened.port) if opened.port else at.removeprefix("unix:").partition(":")[0]
+            yield
+        finally:
+            await opened.close()
+            loop.stop()
+            self.factory.stop()
+            self.proxy.stop()
+            self.leases.stop()
+
+    @contextlib.contextmanager
+    def balance(self) -> Iterator[tuple[str, int]]:
+        """5656 to the same farm, in the same loop."""
+        port = BalancePort(self.leases, self.terms, DEFAULT_POOL, self.complain)
+        opened = Opened(Listener("balance", parse("127.0.0.1:0")))
+        opened.serve_hot(self.loop, lambda descriptor, address: port.hot(self.loop, descriptor, address))
+        with ExitStack() as stack:
+            stack.callback(opened.close)
+            yield ("127.0.0.1", opened.port)
+
+
+@asynccontextmanager
+async def relayed(house: House, server: Server, said: bytes = b"hello", **client: Any) -> AsyncIterator[tuple[Peer, Peer]]:
+    """A client and its server, connected through the proxy: the first words have arrived."""
+    with house.client(said, **client) as peer, await server.accept() as end:
+        assert await read(end, len(said)) == said
+        yield peer, end

@@ -1,0 +1,142 @@
+"""The proxy in need: without descriptors, without large pipes, without room; and a bug, which meets one session alone."""
+
+from __future__ import annotations
+
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
+
+from distbal.proxy.splice import COST
+from tests.peers import readable, until
+from tests.ports import texts
+from tests.proxies import House, Server, both_relays, descriptors_stay, heard, noise, read, relayed, turns
+from tests.support import LoggedErrors
+from tests.test_listening import ordinary_user
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    yield from descriptors_stay()
+
+
+# -- what we lack ourselves
+
+
+@contextmanager
+def descriptors_left(number: int) -> Iterator[None]:
+    """Let this process have so few more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(number + 1)]
+        limit = probes[-1].fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("left", [1, 2, 3])
+@pytest_twisted.ensureDeferred
+async def test_a_session_that_finds_no_descriptor_is_cut_off_and_no_host_is_blamed(left: int) -> None:
+    """One is taken by accepting it, two by the pipe, one by the connect."""
+    with Server() as server:
+        house = House(server.spec())
+        async with house.serves("spliced"):
+            with house.client(b"hello") as client, capturedLogs() as events, descriptors_left(left):
+                await readable(client.sock)
+                assert await heard(client) == (b"", False)
+            reason = "Too many open files" if left == 3 else "there is no pipe for it: Too many open files"
+            assert texts(events) == [f"127.0.0.1 is cut off: {reason}"]
+            assert house.verdict() is None
+            assert house.host().failures == {}
+            async with relayed(house, server) as (client, _):
+                assert client.silence()
+
+
+@pytest_twisted.ensureDeferred
+async def test_beyond_their_room_sessions_wait_outside() -> None:
+    with Server() as server, capturedLogs() as events:
+        house = House(server.spec(slots=10), room=2 * COST + 1)
+        async with house.serves("spliced"):
+            with ExitStack() as stack:
+                clients = [stack.enter_context(house.client(b"hello")) for _ in range(3)]
+                await until(lambda: bool(house.loop._paused), "the pause")
+                assert house.lent == 2
+                clients[1].close()
+                await until(lambda: house.counts["asked"] == 3, "the third")
+                await house.becomes(lent=2)
+                ends = [stack.enter_context(await server.accept()) for _ in range(3)]
+                ends[0].close()
+                assert await heard(clients[0]) != (b"hello", True)
+                assert clients[2].silence()
+            await turns()
+            assert not house.loop._paused
+    assert texts(events) == ["not accepting more clients for now: there are as many clients as its descriptors allow"]
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """As many as may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 5000:
+        pytest.skip(f"this process may have no more than {hard} descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_six_hundred_sessions_of_an_ordinary_user_at_once(relay: str, many_descriptors: None) -> None:
+    """Its pipes share 64 MiB; what does not fit into one that is small fits into the sockets' own buffers."""
+    said, answer = noise(100_000, 1), noise(30_000, 2)
+    with capturedLogs(), ordinary_user(), Server(backlog=1000) as server, ExitStack() as stack:
+        house = House(server.spec(slots=300))
+        async with house.serves(relay):
+            clients = [stack.enter_context(house.client()) for _ in range(600)]
+            sending = [Deferred.fromCoroutine(client.send_much(said)) for client in clients]
+            await house.becomes(lent=300, waiting=300)
+            for _ in clients:
+                with await server.accept() as end:
+                    assert await read(end, len(said)) == said
+                    await end.send_much(answer)
+                    end.close()
+            for client in clients:
+                assert await heard(client) == (answer, True)
+                client.close()
+            for one in sending:
+                await one
+        host = house.host()
+        assert (host.sent, host.received, host.failures) == (600 * len(said), 600 * len(answer), {})
+
+
+# -- bugs
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_a_bug_in_one_session_ends_that_one_alone(relay: str, logged_errors: LoggedErrors) -> None:
+    with Server() as server:
+        house = House(server.spec(slots=2))
+        async with house.serves(relay), relayed(house, server) as (first, end):
+            async with relayed(house, server) as (second, other_end):
+                (session,) = [one for one in house.sessions if one.peer_port == second.port]
+                # what it needs is gone: the next thing that it does raises
+                if relay == "spliced":
+                    session.down.pipes = None  # type: ignore[attr-defined]
+                else:
+                    session.server_said = None  # type: ignore[attr-defined]
+                other_end.send(b"answer")
+                assert await heard(second) == (b"", False)
+                await house.becomes(lent=1)
+                await heard(other_end)
+            end.send(b"fine")
+            assert await read(first, 4) == b"fine"
+    assert len(logged_errors.flush()) == 1

@@ -1,0 +1,363 @@
+"""Servers that cannot be connected to or fail their jobs: what the client meets, and what is learnt of the host."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import capturedLogs
+
+from distbal.evidence import FIRST_PAUSE
+from distbal.hosts import HostSpec
+from distbal.lookup import FRESH, NotFoundError, Place
+from distbal.outcomes import Outcome
+from distbal.proxy.session import CONNECT_TIME
+from tests.peers import Peer, until
+from tests.ports import texts
+from tests.proxies import Hole, House, Server, both_relays, descriptors_stay, heard, nobody, noise, read, relayed, turns
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    yield from descriptors_stay()
+
+
+async def expect(house: House, server: Server, client: Peer, said: bytes) -> None:
+    """The client's job is done by this server."""
+    with await server.accept() as end:
+        assert await read(end, len(said)) == said
+        end.send(b"done")
+        end.close()
+        assert await heard(client) == (b"done", True)
+
+
+# -- no connection comes about: the client never learns of it
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_where_nobody_listens_the_next_host_gets_the_job(relay: str) -> None:
+    with Server() as server, capturedLogs() as events:
+        house = House(nobody("dead"), server.spec("good", 1, 1))
+        async with house.serves(relay):
+            with house.client(b"hello") as client:
+                await expect(house, server, client, b"hello")
+        assert house.outcomes() == [Outcome.REFUSED, Outcome.ANSWERED]
+        (job,) = house.leases.scheduler.history.jobs()
+        assert [attempt.host for attempt in job.attempts] == ["dead", "good"], "one job, two attempts"
+        verdict = house.verdict("dead")
+        assert verdict is not None
+        assert (verdict.up, verdict.reason, verdict.expires) == (False, "refused the connection", FIRST_PAUSE)
+        dead = house.host("dead")
+        assert (dead.up, dead.failures, dead.connected, dead.sent, dead.received) == (False, {"refused": 1}, 0, 0, 0)
+        assert house.host("good").failures == {}
+    assert "dead refused the connection; no jobs go there for 5 s, then one on trial" in texts(events)
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_a_host_that_does_not_answer_is_given_up_after_a_moment(relay: str) -> None:
+    with Hole() as hole, Server() as server:
+        house = House(hole.spec("dark"), server.spec("good", 1, 1))
+        async with house.serves(relay):
+            with house.client(b"hel") as client:
+                await house.becomes(lent=1)
+                await turns()
+                client.send(b"lo")
+                house.clock.advance(CONNECT_TIME - 0.1)
+                assert house.host("dark").leases == 1
+                house.clock.advance(0.2)
+                assert (house.host("dark").leases, house.host("good").leases) == (0, 1)
+                await expect(house, server, client, b"hello")
+        assert house.outcomes() == [Outcome.TIMED_OUT, Outcome.ANSWERED]
+        verdict = house.verdict("dark")
+        assert verdict is not None
+        assert verdict.reason == "did not answer within 3 s"
+        assert house.host("dark").failures == {"timed-out": 1}
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_a_host_that_cannot_be_looked_up(relay: str) -> None:
+    def resolve(host: str, port: int) -> Deferred[list[Place]]:
+        return fail(NotFoundError("Name or service not known"))
+
+    with Server() as server:
+        house = House(HostSpec("lost", 1, 0, address=("nowhere.invalid", 3632)), server.spec("good", 1, 1), resolve=resolve)
+        async with house.serves(relay):
+            with house.client(b"hello") as client:
+                await expect(house, server, client, b"hello")
+        verdict = house.verdict("lost")
+        assert verdict is not None
+        assert verdict.reason == "cannot be looked up: Name or service not known"
+        assert house.outcomes() == [Outcome.UNRESOLVED, Outcome.ANSWERED]
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_a_resolver_that_takes_too_long(relay: str) -> None:
+    asked: list[Deferred[list[Place]]] = []
+
+    def resolve(host: str, port: int) -> Deferred[list[Place]]:
+        asked.append(Deferred())
+        return asked[-1]
+
+    with Server() as server, Server() as late:
+        house = House(HostSpec("slow", 1, 0, address=("slow.invalid", 3632)), server.spec("good", 1, 1), resolve=resolve)
+        async with house.serves(relay):
+            with house.client(b"hello") as client:
+                await until(lambda: bool(asked), "the question")
+                house.clock.advance(CONNECT_TIME + 0.1)
+                await expect(house, server, client, b"hello")
+            with house.client(b"leaves") as leaver:
+                await house.becomes(lent=1)
+                (await server.accept()).close()
+                await heard(leaver)
+            asked[0].callback([(socket.AF_INET, late.where)])
+            await turns()
+            assert late.nobody_came(), "the answer is for nobody any more"
+        assert house.outcomes()[:2] == [Outcome.UNRESOLVED, Outcome.ANSWERED]
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_of_several_addresses_the_next_is_tried_and_then_tried_first(relay: str) -> None:
+    with Server() as server:
+        places: list[Place] = [(socket.AF_INET, nobody().address), (socket.AF_INET, server.where)]
+        house = House(HostSpec("alpha", 1, 0, address=("both.invalid", 3632)), resolve=lambda host, port: succeed(list(places)))
+        async with house.serves(relay):
+            for _ in range(2):
+                with house.client(b"hello") as client:
+                    await expect(house, server, client, b"hello")
+                await house.becomes(lent=0)
+                assert house.lookup.known(("both.invalid", 3632)) == places[::-1]
+                house.clock.advance(FRESH + 1)
+        assert house.outcomes() == [Outcome.ANSWERED] * 2
+        assert house.verdict() is None
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_a_host_that_fails_rests_is_tried_with_one_job_and_recovers(relay: str) -> None:
+    house = House()
+    with Server() as server:
+        house = House(server.spec(slots=4))
+        server.sock.close()
+        server.sock = socket.socket()
+        server.sock.bind(server.where)  # and it does not listen
+        server.sock.setblocking(False)
+        async with house.serves(relay):
+            with ExitStack() as stack:
+                clients = [stack.enter_context(house.client(b"hello")) for _ in range(4)]
+                await until(lambda: house.counts["ended"] > 0 and house.waiting == 4, "four that wait again")
+                # many failed at once, which is one failure
+                for pause in (FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE):
+                    verdict = house.verdict()
+                    assert verdict is not None
+                    assert (verdict.up, verdict.expires) == (False, house.clock.seconds() + pause)
+                    failed = house.host().failures["refused"]
+                    house.clock.advance(pause - 0.01)
+                    assert house.host().capacity == 0
+                    house.clock.advance(0.02)
+                    await until(lambda failed=failed: house.host().failures["refused"] == failed + 1, "one on trial")  # type: ignore[misc]
+                    house.clock.advance(0)
+                    await house.becomes(lent=0, waiting=4)
+                    house.clock.pump([0])
+                server.sock.listen()
+                house.clock.advance(8 * FIRST_PAUSE + 0.01)
+                assert house.host().capacity == 1
+                await until(lambda: house.host().capacity == 4, "the end of the trial")
+                assert house.verdict() is None
+                for _ in clients:
+                    with await server.accept() as end:
+                        assert await read(end, 5) == b"hello"
+                        end.send(b"done")
+                        end.close()
+                for client in clients:
+                    assert await heard(client) == (b"done", True)
+        assert house.host().connected == 4
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_a_job_without_any_host_is_hung_up_on_after_queue_wait(relay: str) -> None:
+    house = House(nobody("one"), nobody("two", 1, 1), wait=4)
+    async with house.serves(relay):
+        with house.client(b"hello") as client:
+            await until(lambda: house.waiting == 1 and house.counts["ended"] == 2, "two attempts")
+            house.clock.advance(3.9)
+            assert client.silence()
+            house.clock.advance(0.2)
+            assert (await heard(client))[0] == b""
+    assert house.counts == {"asked": 3, "granted": 2, "ended": 2, "withdrawn": 0, "refused": 1}
+
+
+# -- servers that fail a job that they have
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_closes_without_a_byte(relay: str) -> None:
+    with Server() as server:
+        house = House(server.spec())
+        async with house.serves(relay), relayed(house, server) as (client, end):
+            end.close()
+            assert await heard(client) == (b"", True), "the client sees what it would see without us"
+            await house.becomes(lent=0)
+        assert house.outcomes() == [Outcome.NO_ANSWER]
+        assert house.host().failures == {"no-answer": 1}
+        assert house.verdict() is None
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_resets_without_a_byte(relay: str) -> None:
+    with Server() as server:
+        house = House(server.spec())
+        async with house.serves(relay), relayed(house, server) as (client, end):
+            end.reset()
+            assert await heard(client) == (b"", False)
+            await house.becomes(lent=0)
+        assert house.outcomes() == [Outcome.NO_ANSWER]
+
+
+@both_relays
+@pytest.mark.parametrize("leave", [Peer.close, Peer.reset], ids=["close", "reset"])
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_takes_connections_and_ends_them_at_once(relay: str, leave: object) -> None:
+    """A reset may be seen as a connect that failed: then nothing was sent, and the next host gets the job."""
+    with Server() as server, Server() as good:
+        house = House(server.spec("bad"), good.spec("good", 1, 1))
+        async with house.serves(relay):
+            with house.client(b"hello") as client:
+                (Peer.close if leave is Peer.close else Peer.reset)(await server.accept())
+                await until(lambda: house.counts["ended"] == 1, "the end of the first attempt")
+                if house.outcomes() == [Outcome.NO_ANSWER]:
+                    await heard(client)
+                else:
+                    assert house.outcomes() == [Outcome.UNREACHABLE]
+                    await expect(house, good, client, b"hello")
+
+
+@both_relays
+@pytest.mark.parametrize("answered", [7, 3_000_000])
+@pytest_twisted.ensureDeferred
+async def test_an_answer_that_is_broken_off_does_not_look_whole(relay: str, answered: int) -> None:
+    answer = noise(answered)
+    with Server() as server:
+        house = House(server.spec())
+        async with house.serves(relay), relayed(house, server) as (client, end):
+            sending = Deferred.fromCoroutine(end.send_much(answer))
+            got = await read(client, answered)
+            await sending
+            end.reset()
+            more, clean = await heard(client)
+            assert (got + more, clean) == (answer, False)
+            await house.becomes(lent=0)
+        assert house.outcomes() == [Outcome.BROKEN]
+        assert house.host().failures == {"broken": 1}
+        assert house.host().received == answered
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_a_reset_that_shows_when_the_server_is_written_to_is_a_reset_all_the_same(relay: str) -> None:
+    """The error of a socket is told once: to the write. A read finds what looks like a clean end after that."""
+    with Server() as server:
+        house = House(server.spec())
+        async with house.serves(relay), relayed(house, server) as (client, end):
+            end.send(b"in part")
+            assert await read(client, 7) == b"in part"
+            # in one turn: the client's words come first, the server's end second
+            client.send(b"more")
+            end.reset()
+            assert await heard(client) == (b"", False)
+            await house.becomes(lent=0)
+        assert house.outcomes() == [Outcome.BROKEN]
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_three_clients_without_an_answer_make_a_host_suspect_and_an_answer_clears_it(relay: str) -> None:
+    with Server() as server, Server() as other, capturedLogs() as events:
+        house = House(server.spec("odd"), other.spec("good", 1, 1))
+
+        async def job(source: str, answer: bytes, lent: int = 0) -> None:
+            async with relayed(house, server, source=source) as (client, end):
+                if answer:
+                    end.send(answer)
+                end.close()
+                assert await heard(client) == (answer, True)
+            await house.becomes(lent)
+
+        async with house.serves(relay):
+            for source in ("127.0.0.2", "127.0.0.2", "127.0.0.2", "127.0.0.3"):
+                await job(source, b"")
+            assert not house.host("odd").suspect, "two clients are not three"
+            await job("127.0.0.2", b"done")
+            for source in ("127.0.0.2", "127.0.0.3", "127.0.0.4"):
+                assert not house.host("odd").suspect
+                await job(source, b"")
+            assert house.host("odd").suspect
+            assert house.host("odd").up, "and never down by that alone"
+            async with relayed(house, other):
+                # only now that the other one is taken
+                await job("127.0.0.2", b"done", lent=1)
+            assert not house.host("odd").suspect
+        assert house.host("odd").failures == {"no-answer": 7}
+    lines = texts(events)
+    assert any(line.startswith("odd closed jobs of 3 clients without an answer: it is used last") for line in lines)
+    assert "odd answers again" in lines
+
+
+# -- accounting
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_the_books_are_exact(relay: str) -> None:
+    up, down = noise(700_000, 1), noise(300_000, 2)
+    with Server() as server:
+        house = House(server.spec())
+        async with house.serves(relay):
+            for _ in range(3):
+                with house.client() as client:
+                    sending = Deferred.fromCoroutine(client.send_much(up))
+                    with await server.accept() as end:
+                        assert await read(end, len(up)) == up
+                        await sending
+                        sending = Deferred.fromCoroutine(end.send_much(down))
+                        assert await read(client, len(down)) == down
+                        await sending
+                        house.clock.advance(2)
+                        end.close()
+                        await house.becomes(lent=0)
+            for _ in range(2):
+                async with relayed(house, server, b"four") as (_, end):
+                    end.close()
+                    await house.becomes(lent=0)
+        host = house.host()
+        assert (host.sent, host.received) == (3 * len(up) + 8, 3 * len(down))
+        assert (host.granted, host.held, host.connected, host.failures) == (5, 6.0, 5, {"no-answer": 2})
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_the_time_that_connects_take(relay: str) -> None:
+    with Hole() as hole:
+        house = House(hole.spec())
+        async with house.serves(relay):
+            with house.client(b"hello") as client:
+                await house.becomes(lent=1)
+                await turns()
+                house.clock.advance(1.5)
+                await hole.open_up()
+                # the system asks again after a second
+                with await hole.accept() as end:
+                    assert await read(end, 5) == b"hello"
+                    client.close()
+        assert (house.host().connected, house.host().connecting) == (1, 1.5)
