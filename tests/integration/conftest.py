@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.farm import Farm, Project, clean_environment, project, running_farm
+from tests.integration.farm import Farm, clean_environment, running_farm
+from tests.integration.project import Project, project
 from tests.support import ROOT, need
 
 

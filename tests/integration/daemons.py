@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import re
 import resource
 import signal
@@ -11,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,11 @@ class Daemon:
     @property
     def log(self) -> str:
         return (self.directory / "log").read_text()
+
+    @property
+    def proxies(self) -> list[int]:
+        """The proxy's ports, as they were when it started."""
+        return [int(port) for port in re.findall(r"proxy (\d+)", self.log)]
 
     def awaits(self, words: str, times: int = 1) -> None:
         """Wait until the log has these words."""
@@ -79,6 +86,20 @@ class Daemon:
         """Seconds of processor time that it has used."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def descriptors(self) -> Counter[str]:
+        """How many it has open of each kind: ``socket``, ``pipe`` (two a pipe) ..."""
+        kinds: Counter[str] = Counter()
+        for path in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                kinds[str(path.readlink()).partition(":")[0]] += 1
+        return kinds
+
+    def memory(self) -> int:
+        """How many kB of it are in memory now."""
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
+        assert found
+        return int(found[1])
 
     def lent_and_back(self, times: int) -> None:
         """Jobs go on."""
@@ -129,9 +150,9 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-def command(*words: str, before: Sequence[str] = (), detach: bool = False) -> list[str]:
-    options = [] if detach else ["-n", "--pidfile="]
-    return [*before, TWISTD, *options, "distbal", "-c", "hosts.yaml", *words]
+def command(*words: str, before: Sequence[str] = (), options: Sequence[str] = (), detach: bool = False) -> list[str]:
+    foreground = [] if detach else ["-n", "--pidfile="]
+    return [*before, TWISTD, *foreground, *options, "distbal", "-c", "hosts.yaml", *words]
 
 
 def limited(soft: int, hard: int) -> tuple[str, ...]:
@@ -140,12 +161,27 @@ def limited(soft: int, hard: int) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def running(directory: Path, text: str, *words: str, before: Sequence[str] = ()) -> Iterator[Daemon]:
-    """A daemon with this file, ready, while the block runs; it must end without a traceback."""
+def running(directory: Path, text: str, *words: str, before: Sequence[str] = (), ordinary: bool = False) -> Iterator[Daemon]:
+    """A daemon with this file, ready, while the block runs; it must end without a traceback.
+
+    :param ordinary: it works as an ordinary user, also where we are root.
+    """
     (directory / "hosts.yaml").write_text(text)
+    options: list[str] = []
+    env = ENVIRONMENT
+    if ordinary and os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        options = [f"--uid={nobody.pw_uid}", f"--gid={nobody.pw_gid}"]
+        # nobody may write no measurements
+        env = {name: value for name, value in env.items() if not name.startswith("COVERAGE")}
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
-            command(*words, before=before), cwd=directory, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            command(*words, before=before, options=options),
+            cwd=directory,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
     daemon = Daemon(directory, process, (0, 0, 0))
     try:

@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -71,6 +72,7 @@ class Server:
     :ivar farm: the farm's directory, which the user distccd can read.
     :ivar slots: what the balancer is told.
     :ivar delay: seconds by which its compiler is late.
+    :ivar allow: the address of the clients that it serves; it turns others away as distccd does, without a word.
     :ivar port: where it listens; the same when it is started again.
     """
 
@@ -78,6 +80,7 @@ class Server:
     label: str
     slots: int
     delay: float = 0.0
+    allow: str = "127.0.0.1"
     port: int = 0
     _process: subprocess.Popen[bytes] | None = None
 
@@ -101,8 +104,8 @@ class Server:
             before = len(log.read_text())
             process = start(
                 [
-                    *("distccd", "--daemon", "--no-detach", "--log-stderr", "--log-level", "info"),
-                    *("--listen", "127.0.0.1", "--allow", "127.0.0.1", "--port", str(port), "--jobs", str(self.slots + 8)),
+                    *("distccd", "--daemon", "--no-detach", "--log-stderr", "--log-level", "debug"),
+                    *("--listen", "127.0.0.1", "--allow", self.allow, "--port", str(port), "--jobs", str(self.slots + 8)),
                 ],
                 log,
                 clean_environment() | {"DISTCCD_PATH": f"{self.directory}:/usr/bin:/bin", "TMPDIR": str(self.farm / "tmp")},
@@ -141,6 +144,11 @@ class Server:
             self._process.wait()
             self._process = None
 
+    def freeze(self) -> None:
+        """It is there and does nothing: connections come to be, as far as the system can do that, and get no further."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGSTOP)
+
     def stop(self) -> None:
         """End it as an admin does."""
         if self._process is not None:
@@ -149,15 +157,27 @@ class Server:
 
     def compiled(self) -> int:
         """How many compiles went well, by its own account."""
-        return (self.directory / "log").read_text().count("COMPILE_OK exit:0 ")
+        return self._log().count("COMPILE_OK exit:0 ")
+
+    def protocols(self) -> Counter[int]:
+        """How many requests it has had in each version of distcc's protocol."""
+        return Counter(int(version, 16) for version in re.findall(r"got DIST([0-9a-f]{8})", self._log()))
 
     def running(self) -> int:
-        """How many compilers run there now."""
+        """How many compilers run there now; one that was killed counts for ever."""
         return self._counts()[-1]
+
+    def alive(self) -> int:
+        """The same by what the system says: those that were killed do not count."""
+        script = f"{self.directory}/".encode()
+        return sum(script in command for command in _commands())
 
     def most(self) -> int:
         """The most compilers that ever ran there at once. Each wrote that it ended before its client could know."""
         return max(self._counts())
+
+    def _log(self) -> str:
+        return (self.directory / "log").read_text()
 
     def _counts(self) -> list[int]:
         steps = (self.directory / "journal").read_text().split()
@@ -169,7 +189,8 @@ class Farm:
     """The servers and the balancer.
 
     :ivar directory: everybody may read it, and ``tmp`` in it is for everybody's files.
-    :ivar balance: the port for clients; ``status`` and ``update`` likewise. They stay when the balancer is started again.
+    :ivar balance: the port for clients; ``status``, ``update`` and ``proxy`` likewise. They stay when the balancer is started
+        again.
     """
 
     directory: Path
@@ -177,6 +198,7 @@ class Farm:
     balance: int = 0
     status: int = 0
     update: int = 0
+    proxy: int = 0
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -188,12 +210,17 @@ class Farm:
         """For ``$DISTBAL``."""
         return f"127.0.0.1:{self.balance}"
 
+    @property
+    def log(self) -> str:
+        """What the balancer said."""
+        return (self.directory / "balancer.log").read_text()
+
     # -- the balancer
 
     def start_balancer(self) -> None:
         """Run it, and wait until it serves: where it did before, or on ports that are free."""
         hosts = "".join(f"  - {server.name}/{server.slots}\n" for server in self.servers)
-        ports = {"balance": self.balance, "status": self.status, "update": self.update}
+        ports = {"balance": self.balance, "status": self.status, "update": self.update, "proxy": self.proxy}
         listen = ", ".join(f"{kind}: '127.0.0.1:{port}'" for kind, port in ports.items())
         (self.directory / "hosts.yaml").write_text(f"hosts:\n{hosts}listen: {{{listen}}}\n")
         log = self.directory / "balancer.log"
@@ -206,11 +233,11 @@ class Farm:
             self.directory,
         )
         self._process = process
-        listening = re.compile(r"listening on balance (\d+), status (\d+), update (\d+)")
+        listening = re.compile(r"listening on balance (\d+), status (\d+), update (\d+), proxy (\d+)")
         until(lambda: process.poll() is not None or bool(listening.search(log.read_text(), before)), "the balancer")
         found = listening.search(log.read_text(), before)
         assert found, log.read_text()[before:]
-        self.balance, self.status, self.update = map(int, found.groups())
+        self.balance, self.status, self.update, self.proxy = map(int, found.groups())
 
     def kill_balancer(self) -> None:
         """No goodbye."""
@@ -243,7 +270,7 @@ class Farm:
 
     def granted(self) -> int:
         """How many leases there were, since the beginning."""
-        return len(re.findall(r" has \S+ after ", (self.directory / "balancer.log").read_text()))
+        return len(re.findall(r" has \S+ after ", self.log))
 
     # -- the servers
 
@@ -276,8 +303,8 @@ class Farm:
 
 
 @contextmanager
-def running_farm(*servers: tuple[str, int, float], balance: int = 0) -> Iterator[Farm]:
-    """Servers (label, slots, delay), fastest first, and the balancer, all serving.
+def running_farm(*servers: tuple[str, int, float] | tuple[str, int, float, str], balance: int = 0) -> Iterator[Farm]:
+    """Servers (label, slots, delay and perhaps whom they allow), fastest first, and the balancer, all serving.
 
     :param balance: the balancer's port for clients; 0 for a free one.
     """
@@ -299,105 +326,14 @@ def running_farm(*servers: tuple[str, int, float], balance: int = 0) -> Iterator
         until(lambda: _removed(directory), "the directory's end")
 
 
+def _commands() -> Iterator[bytes]:
+    """The command line of each process, with what was said to it."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            yield path.read_bytes()
+
+
 def _removed(directory: Path) -> bool:
     """Remove it; False where a compiler whose server was killed wrote something meanwhile."""
     shutil.rmtree(directory, ignore_errors=True)
     return not directory.exists()
-
-
-MAKEFILE = """\
-objects = $(patsubst %.c,%.o,$(wildcard part*.c))
-all: $(objects)
-%.o: %.c ; $(CC) -c $< -o $@
-program: $(objects) main.o ; $(CC) -o $@ $^
-"""
-
-
-@dataclass
-class Project:
-    """A C project of some files, and the environment in which it is built.
-
-    :ivar directory: where it is.
-    :ivar files: how many parts it has; ``program`` links them and one more, main.c.
-    :ivar env: for make; a test adds to it.
-    """
-
-    directory: Path
-    files: int
-    env: dict[str, str]
-
-    def write(self) -> None:
-        """Write the sources."""
-        self.directory.mkdir()
-        calls = " + ".join(f"part{number}()" for number in range(self.files))
-        declared = "".join(f"int part{number}(void);\n" for number in range(self.files))
-        for number in range(self.files):
-            (self.directory / f"part{number}.c").write_text(f"int part{number}(void) {{ return {number}; }}\n")
-        (self.directory / "main.c").write_text(f"{declared}int main(void) {{ return {calls}; }}\n")
-        (self.directory / "Makefile").write_text(MAKEFILE)
-
-    def start(self, *command: str | Path) -> subprocess.Popen[str]:
-        """Start a command in it, in a process group of its own as a shell would."""
-        return subprocess.Popen(
-            command,
-            cwd=self.directory,
-            env=self.env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            process_group=0,
-        )
-
-    def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
-        """Run a command in it."""
-        with self.building(*command) as process:
-            return self.end(process)
-
-    @contextmanager
-    def building(self, *command: str | Path) -> Iterator[subprocess.Popen[str]]:
-        """A command that runs in it while the block does; it is interrupted when it is not done by then."""
-        process = self.start(*command)
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGINT)
-            stop(process)
-
-    def end(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-        """Wait until it ends by itself; what it said."""
-        out, err = process.communicate(timeout=PATIENCE)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-    def objects(self) -> set[str]:
-        """The parts that are built."""
-        return {path.name for path in self.directory.glob("part*.o")}
-
-    def clean(self) -> None:
-        """Remove what was built."""
-        for path in self.directory.glob("*.o"):
-            path.unlink()
-
-    def is_built(self) -> bool:
-        """Whether each part is there."""
-        return self.objects() == {f"part{number}.o" for number in range(self.files)}
-
-
-def project(farm: Farm, directory: Path, wrap: Path, files: int, label: str = "project") -> Project:
-    """A project that is built by the farm: distbal-wrap is on PATH, distcc's own files are the project's own.
-
-    distcc's own list names no server of the farm, so that what is not balanced shows; and it has room for as many preprocessors
-    as there are jobs: where there is none, distcc sleeps for a second.
-    """
-    env = clean_environment() | {
-        "PATH": f"{wrap.parent}:{os.environ['PATH']}",
-        "HOME": str(directory),
-        "DISTBAL": farm.address,
-        "DISTCC_DIR": str(directory / f"{label}.distcc"),
-        "DISTCC_HOSTS": "--localslots=8 --localslots_cpp=16 localhost/2",
-    }
-    (directory / f"{label}.distcc").mkdir()
-    one = Project(directory / label, files, env)
-    one.write()
-    return one

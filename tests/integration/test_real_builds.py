@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.farm import Farm, Project, until
+from tests.integration.farm import Farm, until
+from tests.integration.project import Project
 from tests.support import need
 
 pytestmark = pytest.mark.programs

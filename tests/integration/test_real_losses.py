@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.farm import Farm, Project
+from tests.integration.farm import Farm
+from tests.integration.project import Project
 
 pytestmark = pytest.mark.programs
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.farm import project, running_farm
+from tests.integration.farm import running_farm
+from tests.integration.project import project
 from tests.support import ROOT, need, spawn
 
 pytestmark = pytest.mark.programs
