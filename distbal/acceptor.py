@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from distbal.complaints import Complaints
+from distbal.descriptors import STARVED
 
 #: connections that are taken in before others have their turn
 BATCH = 16
@@ -40,6 +41,7 @@ class Acceptor:
         self._factory = factory
         self._complain = Complaints(self.log, reactor.seconds)
         self._retry: IDelayedCall | None = None
+        self._next: socket.socket | None = None  # accepted, and not taken in yet
         factory.doStart()  # type: ignore[no-untyped-call]
         reactor.addReader(self)
 
@@ -50,6 +52,8 @@ class Acceptor:
             self._retry = None
         self._reactor.removeReader(self)
         self._sock.close()
+        if self._next is not None:
+            self._next.close()
         self._factory.doStop()  # type: ignore[no-untyped-call]
 
     def fileno(self) -> int:
@@ -65,8 +69,11 @@ class Acceptor:
         """Take in those who wait, a batch at most."""
         try:
             for _ in range(BATCH):
-                with self._sock.accept()[0] as connection:
-                    self._adopt(connection)
+                if self._next is None:
+                    self._next = self._sock.accept()[0]
+                self._adopt(self._next)
+                self._next.close()
+                self._next = None
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
@@ -77,12 +84,12 @@ class Acceptor:
 
     def _adopt(self, connection: socket.socket) -> None:
         try:
-            # Twisted works on a duplicate of its own
+            # Twisted works on a duplicate of its own; where there is no descriptor for that, this one is next again
             self._reactor.adoptStreamConnection(connection.fileno(), connection.family, self._factory)
-        except OSError as error:
-            # this was the last descriptor, or the memory is full
-            self._complain("a connection could not be taken in: {reason}", reason=str(error))
-        except Exception:  # noqa: BLE001 (a bug met one newcomer: the others must be taken in)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in STARVED:
+                raise
+            # a bug met one newcomer: the others must be taken in
             self.log.failure("a connection could not be taken in")
 
     def _resume(self) -> None:

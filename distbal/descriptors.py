@@ -5,12 +5,15 @@ A client of 5656 is one descriptor. The usual soft limit of 1,024 is a relic tha
 
 from __future__ import annotations
 
+import errno
 import resource
 import sys
 from pathlib import Path
 
 #: descriptors kept for what is none of the ports' business: log files, a reload, what libraries open
 RESERVE = 24
+#: the numbers of errors that say that this machine lacks descriptors or memory, whatever the peer may be like
+STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 #: clients of 5657, and of 5658, that are served at once, where the limit allows it
 CROWD = 200
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import socket
 import subprocess
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,33 @@ def free_port(family: socket.AddressFamily = socket.AF_INET) -> int:
     with socket.socket(family) as probe:
         probe.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def descriptors_left(number: int) -> Iterator[None]:
+    """Let this process open so many files and sockets more, and not one beyond them."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(number + 1)]
+        limit = probes[-1].fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@contextmanager
+def room_for(descriptors: int) -> Iterator[None]:
+    """Let this process, and what it starts, have so many at once; skips where it may not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < descriptors:
+        pytest.skip(f"this process may have no more than {hard} descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, descriptors), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def stop(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> int:

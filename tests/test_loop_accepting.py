@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import select
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ from distbal.loop import MOST_ACCEPTED, RETRY_ACCEPT, HotLoop
 from distbal.outcomes import Outcome
 from tests.loops import Client, Hand
 from tests.peers import PATIENCE, Peer, until
-from tests.support import LoggedErrors
+from tests.support import LoggedErrors, descriptors_left
 
 
 @pytest.fixture
@@ -40,19 +39,6 @@ def make() -> Iterator[Callable[..., Hand]]:
 @pytest.fixture
 def hand(make: Callable[..., Hand]) -> Hand:
     return make()
-
-
-@contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    """Let this process be out of descriptors."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest_free = os.dup(0)
-    os.close(lowest_free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 # -- who is accepted
@@ -226,7 +212,7 @@ def test_it_looks_again_after_a_moment(make: Callable[..., Hand]) -> None:
 def test_without_a_descriptor_it_waits_until_one_leaves(hand: Hand) -> None:
     first_peer, first = hand.connect()
     with capturedLogs() as events, Peer(hand.where), Peer(hand.where):
-        with no_descriptor_left():
+        with descriptors_left(0):
             hand.serve()
             assert len(hand.clients) == 1
             assert hand.quiet()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import resource
-import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import pytest
 import pytest_twisted
@@ -16,7 +14,7 @@ from distbal.proxy.splice import COST
 from tests.peers import readable, until
 from tests.ports import texts
 from tests.proxies import House, Server, both_relays, descriptors_stay, heard, noise, read, relayed, turns
-from tests.support import LoggedErrors
+from tests.support import LoggedErrors, descriptors_left, room_for
 from tests.test_listening import ordinary_user
 
 
@@ -26,20 +24,6 @@ def nothing_is_left() -> Iterator[None]:
 
 
 # -- what we lack ourselves
-
-
-@contextmanager
-def descriptors_left(number: int) -> Iterator[None]:
-    """Let this process have so few more."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(number + 1)]
-        limit = probes[-1].fileno()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.parametrize("left", [1, 2, 3])
@@ -83,13 +67,8 @@ async def test_beyond_their_room_sessions_wait_outside() -> None:
 
 @pytest.fixture
 def many_descriptors() -> Iterator[None]:
-    """As many as may be."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < 5000:
-        pytest.skip(f"this process may have no more than {hard} descriptors")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with room_for(5000):
+        yield
 
 
 @both_relays

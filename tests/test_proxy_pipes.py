@@ -16,6 +16,7 @@ from twisted.logger import capturedLogs
 from distbal.proxy.pipes import KEPT, LARGE, MOST_LARGE, USUAL, Pipe, Pipes, StarvedError
 from tests.loops import open_descriptors
 from tests.ports import texts
+from tests.support import descriptors_left
 from tests.test_listening import ordinary_user
 
 
@@ -132,15 +133,8 @@ def test_a_hundred_that_wait_leave_the_large_ones_to_others(pipes: Pipes) -> Non
 
 
 def test_without_a_descriptor_there_is_none(pipes: Pipes) -> None:
-    lowest_free = os.dup(0)
-    os.close(lowest_free)
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, before[1]))
-    try:
-        with pytest.raises(StarvedError, match=r"^there is no pipe for it: Too many open files$"):
-            pipes.borrow()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    with descriptors_left(0), pytest.raises(StarvedError, match=r"^there is no pipe for it: Too many open files$"):
+        pipes.borrow()
     pipes.give_back(pipes.borrow())
 
 

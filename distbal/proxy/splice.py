@@ -18,6 +18,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from distbal import listening, loop
+from distbal.descriptors import STARVED
 from distbal.loop import HotLoop
 from distbal.outcomes import Outcome
 from distbal.proxy import flow
@@ -50,8 +51,8 @@ if available:
     #: the peer said something, or is done
     _SAYS = _IN | _GONE
 
-#: not the host's fault, but this machine's
-_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
+#: not the host's fault, but this machine's (the last: no more descriptors may be watched)
+_OURS = STARVED | {errno.ENOSPC}
 
 
 class SpliceSession(Session):

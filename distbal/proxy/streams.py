@@ -8,7 +8,6 @@ wait for ever.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket
 import struct
@@ -21,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from distbal import listening
+from distbal.descriptors import STARVED
 from distbal.outcomes import Outcome
 from distbal.ports import peer_of_transport, system_socket
 from distbal.proxy.session import CONNECT_TIME, CONNECTING, OVER, PARTING, QUIET, RELAYING, WAITING, Session
@@ -137,7 +137,7 @@ class StreamSession(Session):
             self.missed(Outcome.REFUSED, "refused the connection")
         elif isinstance(failure.value, error.TimeoutError):
             self.missed(Outcome.TIMED_OUT, "did not answer")
-        elif number in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+        elif number in STARVED:
             self.starved(os.strerror(number))
         else:
             words = failure.getErrorMessage() if number is None else os.strerror(number)

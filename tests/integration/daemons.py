@@ -6,7 +6,6 @@ import contextlib
 import os
 import pwd
 import re
-import resource
 import signal
 import socket
 import struct
@@ -16,8 +15,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 from distbal import wire
 from tests.integration.farm import PATIENCE, clean_environment, until
@@ -207,16 +204,3 @@ def run(directory: Path, text: str, *words: str, detach: bool = False) -> subpro
         timeout=PATIENCE,
         check=False,
     )
-
-
-@contextlib.contextmanager
-def room_for(descriptors: int) -> Iterator[None]:
-    """This very process may have so many sockets."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < descriptors:
-        pytest.skip(f"a hard limit of {hard} descriptors")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, descriptors), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

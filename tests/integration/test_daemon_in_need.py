@@ -22,11 +22,10 @@ from tests.integration.daemons import (
     line,
     refuses,
     reset,
-    room_for,
     running,
 )
 from tests.integration.farm import until
-from tests.support import free_port, stop
+from tests.support import free_port, room_for, stop
 
 # -- descriptors --------------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ import contextlib
 import os
 import random
 import re
-import resource
 import select
 import socket
 import struct
@@ -40,7 +39,7 @@ from tests.conversations import (
     Step,
     Waits,
 )
-from tests.support import ROOT, need, spawn
+from tests.support import ROOT, need, room_for, spawn
 
 #: seconds in which whatever is awaited has come, or never will; more than the daemon gives a silent peer
 PATIENCE = 20.0
@@ -386,13 +385,8 @@ CROWD = 1100
 
 @pytest.fixture
 def many_descriptors() -> Iterator[None]:
-    """Room for the crowd, here and in what is started from here."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < 2 * CROWD:
-        pytest.skip(f"the hard limit of descriptors is {hard}: no room for {CROWD} connections")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2 * CROWD), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with room_for(2 * CROWD):
+        yield
 
 
 def crowd(daemon: Daemon, stack: contextlib.ExitStack) -> int:

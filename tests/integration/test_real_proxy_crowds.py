@@ -15,8 +15,9 @@ import pytest
 
 from distbal.proxy import splice
 from distbal.proxy.pipes import KEPT
-from tests.integration.daemons import ANY, LISTEN, Daemon, room_for, running
+from tests.integration.daemons import ANY, LISTEN, Daemon, running
 from tests.integration.farm import PATIENCE, until
+from tests.support import room_for
 
 ENDPOINT = "tcp:0:interface=127.0.0.1:backlog=1000"
 #: a request that begins so is closed without an answer
