@@ -122,7 +122,7 @@ class BriefFactory(Factory):
         raise NotImplementedError
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
-        address = peer_of_transport(addr)[0]
+        address = peer_of_transport(addr)[0]  # none on a Unix socket, which is let in by its mode
         if not self.allowed.allows(address):
             self.complain(
                 "{address} may not use the {port} port ({allowed}): turned away",
@@ -136,7 +136,7 @@ class BriefFactory(Factory):
                 "{crowd} clients at once on the {port} port: {address} is turned away",
                 crowd=self.crowd,
                 port=self.name,
-                address=address,
+                address=address or "this machine",
             )
             return None
         return self.conversation()

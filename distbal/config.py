@@ -76,7 +76,7 @@ def load(path: str) -> Loaded:
         mistakes += [mistake for mistake in found if (mistake.line, mistake.column) not in known]
     hosts, complete = crosscheck.good_hosts(values)
     listeners = crosscheck.good_listeners(values)
-    mistakes += crosscheck.mistakes(root, hosts, listeners, complete)
+    mistakes += crosscheck.mistakes(root, values, hosts, listeners, complete)
     if mistakes or file is None:
         raise ConfigError(path, mistakes)
     return Loaded(_settings(file), sorted(crosscheck.warnings(root, file, hosts, listeners)))

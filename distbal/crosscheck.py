@@ -48,22 +48,37 @@ def at(root: Node, path: Path, text: str) -> Mistake:
 
 def good_hosts(values: object) -> tuple[list[PlacedHost], bool]:
     """The hosts that are right by themselves, in the order of the file, and whether they are all that the file has."""
+    entries = _entries(values)
+    hosts = []
+    for path, entry in entries or ():
+        try:
+            hosts.append(PlacedHost(path, _HOST.validate_python(entry)))
+        except ValidationError:  # the models say so themselves
+            continue
+    return hosts, entries is not None and len(hosts) == len(entries)
+
+
+def names(values: object) -> list[tuple[Path, str]]:
+    """Where each host stands and its name; those too in which only something else is wrong."""
+    found = []
+    for path, entry in _entries(values) or ():
+        text = entry.get("name") if isinstance(entry, dict) else entry
+        if isinstance(text, str) and (name := hostspec.name_in(text)):
+            found.append((path, name))
+    return found
+
+
+def _entries(values: object) -> list[tuple[Path, object]] | None:
     ranks = values.get("hosts") if isinstance(values, dict) else None
     if not isinstance(ranks, list):
-        return [], False
+        return None
     entries: list[tuple[Path, object]] = []
     for number, rank in enumerate(ranks):
         if isinstance(rank, list):
             entries += [(("hosts", number, inner), entry) for inner, entry in enumerate(rank)]
         else:
             entries.append((("hosts", number), rank))
-    hosts = []
-    for path, entry in entries:
-        try:
-            hosts.append(PlacedHost(path, _HOST.validate_python(entry)))
-        except ValidationError:  # the models say so themselves
-            continue
-    return hosts, len(hosts) == len(entries)
+    return entries
 
 
 def good_listeners(values: object) -> list[PlacedListener]:
@@ -82,9 +97,11 @@ def good_listeners(values: object) -> list[PlacedListener]:
     return placed
 
 
-def mistakes(root: Node, hosts: list[PlacedHost], listeners: list[PlacedListener], complete: bool) -> list[Mistake]:
+def mistakes(
+    root: Node, values: object, hosts: list[PlacedHost], listeners: list[PlacedListener], complete: bool
+) -> list[Mistake]:
     """What cannot be, taken together; ``complete`` says that the hosts are all that the file has."""
-    found = _names_twice(root, hosts) + _addresses_twice(root, listeners)
+    found = _names_twice(root, names(values)) + _addresses_twice(root, listeners)
     return found + _pools_without_hosts(root, hosts, listeners) if complete else found
 
 
@@ -101,15 +118,14 @@ def warnings(root: Node, file: FileModel, hosts: list[PlacedHost], listeners: li
     return found
 
 
-def _names_twice(root: Node, hosts: list[PlacedHost]) -> list[Mistake]:
+def _names_twice(root: Node, hosts: list[tuple[Path, str]]) -> list[Mistake]:
     first: dict[str, Path] = {}
     found = []
-    for placed in hosts:
-        path = first.setdefault(placed.host.name, placed.path)
-        if path is not placed.path:
-            line = root.at(path)[1].line
-            text = f"{placed.host.name} stands twice, first on line {line}: keep one, with all of its slots"
-            found.append(at(root, placed.path, text))
+    for path, name in hosts:
+        earlier = first.setdefault(name, path)
+        if earlier is not path:
+            line = root.at(earlier)[1].line
+            found.append(at(root, path, f"{name} stands twice, first on line {line}: keep one, with all of its slots"))
     return found
 
 

@@ -63,6 +63,12 @@ def parse(text: str) -> HostText:
     return HostText(name, int(slots) if slots else None, options)
 
 
+def name_in(text: str) -> str:
+    """The NAME that one host's text begins with, whatever is wrong behind it; "" where there is none."""
+    name = text[:MOST_CHARS].partition(",")[0].partition("/")[0]
+    return name if addresses.matches(NAME, name) else ""
+
+
 def check_name(text: str) -> str:
     """Return the text where it is a NAME; ValueError says why not."""
     if len(text) <= MOST_CHARS and addresses.matches(NAME, text):

@@ -239,7 +239,7 @@ class UpdateReader:
         """Take the next bytes.
 
         :return: what the line says, once it has ended; None where more is needed, or where it was answered before.
-        :raises WireError: the line is longer than :data:`MAX_LINE` bytes, or is not printable text.
+        :raises WireError: the line is longer than :data:`MAX_LINE` bytes, or one of its first two words is not printable text.
         """
         if self._over:
             return None
@@ -258,7 +258,7 @@ class UpdateReader:
         """The peer has ended its side: the line ends here, as it does for the original's ``gets``.
 
         :return: what the line says; None where nothing came at all, or where it was answered before.
-        :raises WireError: the line is not printable text.
+        :raises WireError: one of its first two words is not printable text.
         """
         if self._over or not self._line:
             return None
@@ -267,16 +267,16 @@ class UpdateReader:
 
 
 def _update(line: bytes) -> Update:
+    # Tcl's split: every white space separates, so two in a row make an empty word between them. What stands after the second
+    # word is read by nobody, whatever it is.
+    name, word, *_ = [*line.replace(b"\t", b" ").split(b" ", 2), b""]
     try:
-        text = line.decode()
+        words = name.decode(), word.decode()
     except UnicodeDecodeError:
         raise WireError("the line is not text; HOST up or HOST down was expected") from None
-    if not text.replace("\t", " ").isprintable():
+    if not "".join(words).isprintable():
         raise WireError("the line has control characters in it; HOST up or HOST down was expected")
-    # Tcl's split: every white space separates, so two in a row make an empty word between them
-    name, *rest = text.replace("\t", " ").split(" ", 2)
-    word = rest[0] if rest else ""
-    return Update(name, "up" if word == "up" else "down" if word == "down" else None)
+    return Update(words[0], "up" if word == b"up" else "down" if word == b"down" else None)
 
 
 # -- Tcl lists ----------------------------------------------------------------------------------------------------------------

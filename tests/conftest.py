@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,13 @@ def original() -> Path:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Twisted before 26.10 leaves a socket that it could not bind to the garbage collector, which complains."""
+    """Make up for what the surroundings lack.
+
+    A shell ignores SIGINT in what it runs in the background, and so would every program that a test starts and interrupts.
+    Twisted before 26.10 leaves a socket that it could not bind to the garbage collector, which complains.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if TWISTED_DROPS_SOCKETS:
         unbound = r"Exception ignored.*<socket\.socket .*laddr=\('0\.0\.0\.0', 0\)>"
         config.addinivalue_line("filterwarnings", f"ignore:{unbound}:pytest.PytestUnraisableExceptionWarning")

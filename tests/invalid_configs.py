@@ -411,6 +411,18 @@ FILES: dict[str, Invalid] = {
     "an alias without an anchor": Invalid(
         "hosts: [box/4, *other]\n", (":1: hosts[1]: *other stands for &other, which no line above has",)
     ),
+    "hosts that stand twice, and are wrong by themselves": Invalid(
+        "hosts:\n  - box/0\n  - box/2\n  - {name: box, slots: 2, rank: 1}\n  - {name: box:3632/2}\n  - box:3632/2,zip\n",
+        (
+            ":2: hosts[0]: a host has at least 1 slot: leave it out of the file to send it nothing",
+            ":3: hosts[1]: box stands twice, first on line 2: keep one, with all of its slots",
+            ":4: hosts[2]: box stands twice, first on line 2: keep one, with all of its slots",
+            ":4: hosts[2].rank: unknown key; the keys here are name, slots, address, options, pools",
+            ":5: hosts[3].name: the name is box:3632 alone; write slots: 2 beside it",
+            ':6: hosts[4]: "zip" is no option of distcc: the options are lzo, cpp (with lzo) and auth',
+            ":6: hosts[4]: box:3632 stands twice, first on line 5: keep one, with all of its slots",
+        ),
+    ),
     "everything at once": Invalid(
         (
             "hosts:\n  - box/0\n  - other/4\n  - other/8\n  - {name: third, slotz: 1, address: 'x:0'}\npollicy: random\n"

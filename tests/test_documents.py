@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from distbal import access, briefports, config, descriptors, listening, schema, status, wire
+from distbal import access, briefports, config, descriptors, evidence, listening, schema, status, wire
 from distbal.errors import ConfigError
+from distbal.proxy import pipes, session, splice
 from tests.support import ROOT, need, spawn
 
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 MAN = ROOT / "docs" / "man"
 
 
@@ -36,10 +38,29 @@ def test_the_status_page_of_the_protocol_is_one() -> None:
         f"after {listening.KEEPALIVE['TCP_KEEPIDLE']} s of silence",
         f"{listening.KEEPALIVE['TCP_KEEPCNT']} probes, {listening.KEEPALIVE['TCP_KEEPINTVL']} s apart",
         f"{listening.USER_TIMEOUT // 1000} s (TCP_USER_TIMEOUT)",
+        f"with the lease; {session.CONNECT_TIME:g} s for it",
+        f"no answer within {session.CONNECT_TIME:g} s | down, for {evidence.FIRST_PAUSE:g} s; then one job",
+        f"for twice as long as before, {evidence.LONGEST_PAUSE:g} s at most",
+        f"as long as the pause before it, {evidence.SHORTEST_TRIAL:g} s at least",
+        f"does not close within {session.PARTING_TIME:g} s",
+        f"nothing of what there is for it for {session.STALL_TIME:g} s",
     ],
 )
 def test_the_figures_of_the_protocol_are_those_of_the_code(words: str) -> None:
     assert words in PROTOCOL
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"keeps {descriptors.RESERVE}",
+        f"may take {['no', 'one', 'two', 'three', 'four', 'five', 'six'][splice.COST]} descriptors",
+        f"hold {pipes.LARGE >> 20} MiB ({pipes.MOST_LARGE} of them at most",
+        f"or {pipes.USUAL >> 10} KiB",
+    ],
+)
+def test_the_figures_of_the_operator_s_manual_are_those_of_the_code(words: str) -> None:
+    assert words in " ".join(OPERATIONS.split())
 
 
 @pytest.mark.parametrize("text", [PROTOCOL, (MAN / "hosts.yaml.5").read_text()], ids=["protocol.md", "hosts.yaml.5"])

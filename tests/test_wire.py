@@ -275,6 +275,10 @@ def test_pieces_make_no_difference(data: bytes, draw: st.DataObject) -> None:
     assert repr(heard(line, data)) == repr(heard(line, *pieces))
 
 
+def test_half_a_letter_ends_with_its_line() -> None:
+    assert UpdateReader().feed(b"snookles:3632 down caf\xe9\n") == Update("snookles:3632", "down")
+
+
 def test_a_line_is_as_long_as_its_limit_however_it_comes() -> None:
     reader = UpdateReader()
     assert reader.feed(b"x" * wire.MAX_LINE) is None
