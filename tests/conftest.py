@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import shutil
 import signal
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,14 +73,23 @@ def original() -> Path:
 def pytest_configure(config: pytest.Config) -> None:
     """Make up for what the surroundings lack.
 
+    distcc that is interrupted leaves its temporary files behind: they get a directory that goes at the end.
     A shell ignores SIGINT in what it runs in the background, and so would every program that a test starts and interrupts.
     Twisted before 26.10 leaves a socket that it could not bind to the garbage collector, which complains.
     """
+    tempfile.gettempdir()  # what pytest keeps of the last runs goes where it always goes
+    os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="distbal-tests-")
+    Path(os.environ["TMPDIR"]).chmod(0o1777)  # distccd changes its user
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if TWISTED_DROPS_SOCKETS:
         unbound = r"Exception ignored.*<socket\.socket .*laddr=\('0\.0\.0\.0', 0\)>"
         config.addinivalue_line("filterwarnings", f"ignore:{unbound}:pytest.PytestUnraisableExceptionWarning")
+
+
+def pytest_unconfigure() -> None:
+    """Remove what the programs left behind."""
+    shutil.rmtree(os.environ.pop("TMPDIR"))
 
 
 def pytest_collection_finish() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from distbal.health import FULL_WEIGHT, Health, Verdict
@@ -82,6 +84,36 @@ def test_a_verdict_holds_until_it_expires() -> None:
     assert health.next_expiry() is None
     assert not health.expire(1e9), "what has no end stays"
     assert [verdict.source for verdict in health.verdicts] == ["update"]
+
+
+def test_a_verdict_may_say_what_holds_after_it() -> None:
+    last = said("connect", weight=1, at=7.0, expires=9.0)
+    trial = replace(said("connect", weight=500, at=5.0, expires=7.0), then=last)
+    pause = replace(said("connect", up=False, expires=5.0), then=trial)
+    health = Health()
+    health.hear(pause)
+    assert not health.expire(4.9)
+    assert health.expire(5.0)
+    assert (health.up, health.weight, health.verdicts, health.next_expiry()) == (True, 500, (trial,), 7.0)
+    assert health.expire(7.0)
+    assert [*health.verdicts] == [last]
+    assert health.expire(9.0)
+    assert health.weight == FULL_WEIGHT
+    assert health.verdict("connect") is None
+    health.hear(pause)
+    assert health.expire(8.0), "what was over before anybody looked is left out"
+    assert [*health.verdicts] == [last]
+    health.hear(pause)
+    assert health.expire(100.0)
+    assert health.verdict("connect") is None
+
+
+def test_what_is_forgotten_says_nothing() -> None:
+    health = Health()
+    assert not health.forget("connect")
+    health.hear(said("connect", up=False, expires=5.0))
+    assert health.forget("connect")
+    assert (health.up, health.next_expiry()) == (True, None)
 
 
 def test_several_expire_at_once() -> None:

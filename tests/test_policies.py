@@ -90,6 +90,22 @@ class TestEveryPolicy:
         assert made.pick(()) is middle
 
 
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_suspects_are_used_last(policy: str) -> None:
+    fast, middle, slow = hosts = [host("fast", 2, 0, 0), host("middle", 2, 1, 1), host("slow", 2, 2, 2)]
+    made = index(policy, hosts)
+    fast.suspect = True
+    made.changed(fast)
+    assert lend(made, 10)[-2:] == ["fast", "fast"]
+    assert made.pick(()) is None
+    fast.suspect = False
+    fast.leases, middle.leases, slow.leases = 0, 2, 2
+    for each in hosts:
+        each.weigh()
+        made.changed(each)
+    assert made.pick(()) is fast
+
+
 def test_fastest_first_fills_the_fastest() -> None:
     made = index("fastest-first", [host("slow", 2, 1, 1, alone=True), host("fast", 3, 0, 0, alone=True)])
     assert lend(made, 10) == ["fast", "fast", "fast", "slow", "slow"]
