@@ -168,7 +168,7 @@ class Server:
         return self._counts()[-1]
 
     def alive(self) -> int:
-        """The same by what the system says: those that were killed do not count."""
+        """The same by what the system says: those that were killed do not count; one that forks counts twice for a moment."""
         script = f"{self.directory}/".encode()
         return sum(script in command for command in _commands())
 
