@@ -22,7 +22,7 @@ class Deadlines(Generic[Item]):
     """Things that should be over within a time.
 
     :param seconds: that time.
-    :param late: called with what is not; it is forgotten then. Must not raise.
+    :param late: called with what is not; it is forgotten then. The others are looked at again soon where it raises.
     """
 
     def __init__(self, clock: IReactorTime, seconds: float, late: Callable[[Item], None]) -> None:
@@ -61,13 +61,15 @@ class Deadlines(Generic[Item]):
         self._timer = None
         self._looking = True
         now = self._now()
-        while self._items:
-            item, due = next(iter(self._items.items()))
-            if due > now:
-                break
-            del self._items[item]
-            self._late(item)
-        self._looking = False
-        if self._items:
-            due = next(iter(self._items.values()))
-            self._timer = self._clock.callLater(max(0.0, due - now) + _GRAIN, self._look)
+        try:
+            while self._items:
+                item, due = next(iter(self._items.items()))
+                if due > now:
+                    break
+                del self._items[item]
+                self._late(item)
+        finally:
+            self._looking = False
+            if self._items:
+                due = next(iter(self._items.values()))
+                self._timer = self._clock.callLater(max(0.0, due - now) + _GRAIN, self._look)

@@ -37,6 +37,10 @@ class Connects:
         self.pause = 0.0
         self._failed = float("-inf")
 
+    def is_news(self, granted: float) -> bool:
+        """Whether a job with a lease of that moment began after the last failure, and so can tell something new."""
+        return granted > self._failed
+
     def failed(self, granted: float, reason: str, now: float) -> Verdict | None:
         """A connect failed.
 
@@ -44,7 +48,7 @@ class Connects:
             nothing new.
         :returns: the verdict that follows: down for a pause, then one job on trial; None where the last one stands.
         """
-        if granted <= self._failed:
+        if not self.is_news(granted):
             return None
         self._failed = now
         self.pause = min(LONGEST_PAUSE, 2 * self.pause or FIRST_PAUSE)
@@ -59,6 +63,11 @@ class Connects:
         had_failed = self.pause > 0
         self.pause = 0.0
         return had_failed
+
+    def moved(self, now: float) -> None:
+        """The host has another address: what began before tells nothing of it."""
+        self.pause = 0.0
+        self._failed = now
 
 
 class Answers:
@@ -135,6 +144,15 @@ class Evidence:
             elif outcome in CONNECT_FAILURES:
                 return self._connects.failed(granted, traffic.reason, now)
         return None
+
+    def proves(self, granted: float) -> bool:
+        """Whether a job that was answered shows that the host can be connected to; one from before that failed does not."""
+        return self._connects.is_news(granted)
+
+    def moved(self, now: float) -> None:
+        """The host has another address: nothing is known of it."""
+        self._connects.moved(now)
+        self._answers = Answers()
 
     def reached(self) -> bool:
         """The host could be connected to; True when it could not before."""

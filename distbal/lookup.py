@@ -1,20 +1,23 @@
 """Where hosts are: their addresses as the system's resolver has them, looked up when they are needed.
 
 Numeric addresses need no looking up. What a name led to is good for a minute, and then still for the jobs that come while it is
-looked up again: a resolver that is slow holds up nobody who knows a host already. Of several addresses the one that was last
-connected to is tried first.
+looked up again: a resolver that is slow or out of order holds up nobody who knows a host already. Of several addresses the one
+that was last connected to is tried first.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from threading import Thread
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.threads import deferToThread
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
 
 #: a family (AF_INET ...) and an address as the socket module has it
 Place = tuple[int, Any]
@@ -23,6 +26,10 @@ Address = tuple[str, int]
 
 #: seconds for which what was found is good
 FRESH = 60.0
+#: seconds after which it is looked up again when that failed, while what was found before is used
+AGAIN = 5.0
+#: names that are looked up at once
+MOST_AT_ONCE = 32
 
 Resolve = Callable[[str, int], Deferred[list[Place]]]
 
@@ -35,12 +42,14 @@ class Lookup:
     """Finds addresses, and remembers them.
 
     :param clock: its ``seconds()`` never go back.
-    :param resolve: looks a name up; fails with :class:`NotFoundError`.
+    :param resolve: looks a name up; fails with :class:`NotFoundError`. See :class:`SystemResolver`.
     """
 
-    def __init__(self, clock: IReactorTime, resolve: Resolve | None = None) -> None:
+    log = Logger()
+
+    def __init__(self, clock: IReactorTime, resolve: Resolve) -> None:
         self._seconds = clock.seconds
-        self._resolve = resolve_by_system if resolve is None else resolve
+        self._resolve = resolve
         #: by address: the places, the likeliest first, and until when they are good
         self._known: dict[Address, tuple[list[Place], float]] = {}
         #: who waits for one that is being looked up
@@ -92,19 +101,41 @@ class Lookup:
 
     def _answered(self, found: list[Place] | Failure, address: Address) -> None:
         if isinstance(found, Failure):
-            # whoever needs it next asks again
-            self._known.pop(address, None)
+            # where it was known it may still be there; else whoever needs it next asks again
+            if address in self._known:
+                self._known[address] = self._known[address][0], self._seconds() + AGAIN
         else:
             before, _ = self._known.get(address, ([], 0.0))
             found.sort(key=lambda place: before.index(place) if place in before else len(before))
             self._known[address] = found, self._seconds() + FRESH
         for tell in self._asking.pop(address):
-            tell(found)
+            try:
+                tell(found)
+            except Exception:  # noqa: BLE001 (a bug met one who asked: the others must be told)
+                self.log.failure("who asked for {host} could not be told where it is", host=address[0])
 
 
-def resolve_by_system(host: str, port: int) -> Deferred[list[Place]]:
-    """Ask the system's resolver, in a thread of the reactor's: it knows no time limit."""
-    return deferToThread(_resolve, host, port)
+class _Thread(Thread):
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, daemon=True, **more)
+
+
+class SystemResolver:
+    """Asks the system's resolver, in threads of its own.
+
+    It knows no time limit, so names that are not answered hold the threads up for long: nothing else may depend on these, and
+    nobody waits for them at the end.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._pool = ThreadPool(0, MOST_AT_ONCE, "lookup")
+        self._pool.threadFactory = _Thread
+        self._pool.start()
+
+    def __call__(self, host: str, port: int) -> Deferred[list[Place]]:
+        found: Deferred[list[Place]] = deferToThreadPool(self._reactor, self._pool, _resolve, host, port)
+        return found
 
 
 def _resolve(host: str, port: int) -> list[Place]:

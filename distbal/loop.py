@@ -306,7 +306,7 @@ class HotLoop:
         self.log.failure("a connection could not be taken in; it is closed")
         connection = self._connections.get(descriptor)
         if connection is not None:
-            self._leave(connection, Outcome.UNDELIVERED)
+            self._leave(connection, Outcome.CUT_OFF)
             self.end(connection)
         elif descriptor in self._watched:
             self._fail(self._watched[descriptor])

@@ -20,6 +20,11 @@ class Outcome(Enum):
     #: the client was gone before it could be told its host
     UNDELIVERED = "undelivered"
 
+    # -- by ours
+
+    #: we ended it: for want of descriptors or memory, or since a bug met it
+    CUT_OFF = "cut-off"
+
     # -- by the server's, which only the proxy sees
 
     #: the server answered, with a byte at least, and the session ended in order

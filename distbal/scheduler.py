@@ -21,6 +21,7 @@ Nothing here costs more than O(log n) in hosts, leases or waiters, but :meth:`Sc
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
@@ -86,7 +87,7 @@ class Scheduler:
         self._queue: WaitQueue = DISCIPLINES[farm.order]()
         #: jobs whose turn had come already
         self._again = FifoQueue()
-        self._rebuild(farm)
+        self._rebuild(farm, -math.inf)
 
     @property
     def waiting(self) -> int:
@@ -218,8 +219,8 @@ class Scheduler:
     def configure(self, farm: Farm, now: float) -> list[Lease]:
         """Take another farm in: new hosts join, changed slots and ranks apply, hosts that are gone drain.
 
-        Verdicts and what a person decided stay with their hosts, as long as these are in the file or have leases; waiters keep
-        their age.
+        Verdicts and what a person decided stay with their hosts, as long as these are in the file or have leases; but what jobs
+        told of a host is forgotten when it has another address. Waiters keep their age.
 
         :returns: leases to deliver.
         :raises KeyError: no such policy or order; nothing has changed.
@@ -235,7 +236,7 @@ class Scheduler:
             for ticket in self._waiters.values():
                 self._patience.put(ticket, ticket.asked)
         self._farm = farm
-        self._rebuild(farm)
+        self._rebuild(farm, now)
         self._set_due()
         return self._serve(self._hosts.values(), now)
 
@@ -282,8 +283,7 @@ class Scheduler:
         if verdict is not None and not host.removed:
             changed = host.health.hear(verdict)
             self._note_expiry(host)
-        elif outcome is Outcome.ANSWERED and host.health.up:
-            # while the host is down this is no proof: the job began before
+        elif outcome is Outcome.ANSWERED and host.evidence.proves(lease.granted):
             changed = self._reached(host)
         return changed or suspect is not host.suspect
 
@@ -334,7 +334,7 @@ class Scheduler:
             free.changed(best)
         return grants
 
-    def _rebuild(self, farm: Farm) -> None:
+    def _rebuild(self, farm: Farm, now: float) -> None:
         """Make hosts and indexes what a farm says, and keep what lives."""
         for host in self._hosts.values():
             host.removed = True
@@ -343,6 +343,11 @@ class Scheduler:
             if known is None:
                 self._hosts[spec.name] = Host(spec, position)
             else:
+                if known.spec.address != spec.address:
+                    known.evidence.moved(now)
+                    known.suspect = False
+                    known.health.forget(evidence.SOURCE)
+                    self._note_expiry(known)
                 known.spec, known.position, known.removed = spec, position, False
         for host in [host for host in self._hosts.values() if host.removed and not host.leases]:
             self._forget(host)

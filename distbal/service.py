@@ -28,7 +28,7 @@ from distbal.config import DEFAULT_PATH
 from distbal.errors import ConfigError, ListenError, describe
 from distbal.leases import LocalLeases
 from distbal.listeners import Opened, open_all, sort_out
-from distbal.lookup import Lookup
+from distbal.lookup import Lookup, SystemResolver
 from distbal.loop import HotLoop
 from distbal.notify import notify
 from distbal.ports import BalanceFactory, BalancePort, Replies, Terms
@@ -96,7 +96,7 @@ class BalancerService(Service):
         self._terms = Terms()
         self._agree()
         self._loop: HotLoop | None = None
-        self._proxy = Proxy(clock, Lookup(clock))
+        self._proxy = Proxy(clock, Lookup(clock, SystemResolver(reactor)))
         self._streams: list[ProxyFactory] = []
         self._status = StatusFactory("status", self.leases, self._terms, self._complain, clock)
         self._update = UpdateFactory("update", self.leases, self._terms, self._complain, clock)
@@ -271,7 +271,8 @@ class BalancerService(Service):
         )
         if hot_loop is None or not splice.available or not opened.is_socket:
             factory = ProxyFactory(port, self._reactor)
-            self._streams.append(factory)
+            # those that listen no more are kept for their sessions
+            self._streams = [old for old in self._streams if old.numPorts or old.sessions] + [factory]
             return opened.serve(self._reactor, factory)
         self._proxy.reserve(hot_loop)
         opened.serve_hot(hot_loop, lambda descriptor, address: port.hot(hot_loop, descriptor, address), splice.COST)

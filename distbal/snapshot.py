@@ -27,7 +27,7 @@ class HostState:
     :ivar suspect: used last, since it closed jobs of several clients without an answer.
     :ivar sent: bytes that proxied sessions sent there since start; ``received``: bytes that came back.
     :ivar connected: connects of the proxy that succeeded; ``connecting``: seconds that these took.
-    :ivar failures: jobs that it failed, by how (``refused``, ``no-answer`` ...: requests.FAILURES).
+    :ivar failures: jobs that it failed, by how (``refused``, ``no-answer`` ...: outcomes.FAILURES).
     """
 
     spec: HostSpec

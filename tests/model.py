@@ -143,7 +143,8 @@ class Model:
                 host.unanswered.append(loan.request.key)
             elif outcome is Outcome.ANSWERED:
                 host.unanswered = []
-                if all(said.up for said in host.verdicts.values()) and _lifted(host):
+                # a job that began before its host failed shows nothing
+                if (host.failed_at is None or loan.granted > host.failed_at) and _lifted(host):
                     most = host.spec.slots
             elif outcome in CONNECT_FAILURES:
                 _not_reached(host, loan, traffic.reason, now)

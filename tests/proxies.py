@@ -27,7 +27,7 @@ from distbal.hosts import DEFAULT_POOL, Farm, HostSpec
 from distbal.leases import LocalLeases
 from distbal.listeners import Opened
 from distbal.listenspec import Listener, parse
-from distbal.lookup import Lookup, Resolve
+from distbal.lookup import Lookup, Resolve, SystemResolver
 from distbal.loop import HotLoop, Watcher
 from distbal.outcomes import Outcome
 from distbal.ports import BalancePort, Replies, Terms
@@ -207,7 +207,7 @@ class House:
         self.terms.replies = Replies("{name}{options}")
         self.allow("loopback")
         self.complain = Complaints(Logger(), self.clock.seconds)
-        self.lookup = Lookup(self.clock, resolve)
+        self.lookup = Lookup(self.clock, resolve or SystemResolver(reactor))
         self.proxy = Proxy(self.clock, self.lookup)
         self.port = ProxyPort(
             self.proxy,

@@ -13,8 +13,9 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from distbal import lookup
-from distbal.lookup import FRESH, Lookup, NotFoundError, Place, resolve_by_system
-from tests.peers import until, with_ipv6
+from distbal.lookup import AGAIN, FRESH, Lookup, NotFoundError, Place, SystemResolver
+from tests.peers import with_ipv6
+from tests.support import LoggedErrors
 
 BOX = ("box.invalid", 3632)
 ONE: Place = (socket.AF_INET, ("127.0.0.1", 3632))
@@ -128,7 +129,26 @@ def test_a_name_that_was_found_and_is_gone(directory: Directory) -> None:
     assert directory.questions == [BOX], "the question that is open is theirs, too"
     directory.fail("gone")
     assert directory.told == ["gone"]
-    assert directory.lookup.known(BOX) is None
+    assert directory.lookup.known(BOX) == [ONE], "a resolver that is out of order takes nobody's hosts away"
+    assert directory.questions == [BOX]
+    directory.clock.advance(AGAIN)
+    assert directory.lookup.known(BOX) == [ONE]
+    assert directory.questions == [BOX, BOX]
+    directory.answer(TWO)
+    assert directory.lookup.known(BOX) == [TWO]
+
+
+def test_who_cannot_be_told_keeps_the_answer_from_nobody(directory: Directory, logged_errors: LoggedErrors) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("a bug")
+
+    directory.find()
+    directory.lookup.find(BOX, fail)
+    directory.find()
+    directory.answer(ONE)
+    assert directory.told == [[ONE], [ONE]]
+    (event,) = logged_errors.flush()
+    assert event["log_format"] == "who asked for {host} could not be told where it is"
 
 
 def test_the_place_that_was_reached_is_tried_first(directory: Directory) -> None:
@@ -170,7 +190,7 @@ async def test_the_system_is_asked_in_a_thread(monkeypatch: pytest.MonkeyPatch) 
         return system(*args, **more) * 2  # type: ignore[arg-type]
 
     monkeypatch.setattr(lookup.socket, "getaddrinfo", asked)  # type: ignore[attr-defined]
-    assert await resolve_by_system("127.0.0.1", 3632) == [ONE]
+    assert await SystemResolver(reactor)("127.0.0.1", 3632) == [ONE]
     assert threads
     assert threading.main_thread() not in threads
 
@@ -178,13 +198,6 @@ async def test_the_system_is_asked_in_a_thread(monkeypatch: pytest.MonkeyPatch) 
 @pytest_twisted.ensureDeferred
 async def test_what_the_system_cannot_find_fails_in_words() -> None:
     with pytest.raises(NotFoundError, match=r"\S"):
-        await resolve_by_system("nowhere.invalid", 3632)
+        await SystemResolver(reactor)("nowhere.invalid", 3632)
     with pytest.raises(NotFoundError, match=r"\S"):
-        await resolve_by_system("x" * 300, 3632)
-
-
-@pytest_twisted.ensureDeferred
-async def test_without_another_the_system_s_resolver_is_used() -> None:
-    told: list[object] = []
-    Lookup(reactor).find(("127.0.0.1", 3632), told.append)
-    await until(lambda: told == [[ONE]], "the answer")
+        await SystemResolver(reactor)("x" * 300, 3632)

@@ -178,7 +178,7 @@ MUTANTS = (
     Mutant(
         "every job that failed together lengthens the pause",
         "evidence.py",
-        "if granted <= self._failed:",
+        "if not self.is_news(granted):",
         "if False:",
     ),
     Mutant(
@@ -190,7 +190,7 @@ MUTANTS = (
     Mutant(
         "an old job that is answered ends a pause",
         "scheduler.py",
-        "elif outcome is Outcome.ANSWERED and host.health.up:",
+        "elif outcome is Outcome.ANSWERED and host.evidence.proves(lease.granted):",
         "elif outcome is Outcome.ANSWERED:",
     ),
     Mutant(

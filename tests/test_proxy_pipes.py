@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
 from distbal.proxy.pipes import KEPT, LARGE, MOST_LARGE, USUAL, Pipe, Pipes, StarvedError
@@ -21,9 +22,14 @@ from tests.test_listening import ordinary_user
 
 
 @pytest.fixture
-def pipes() -> Iterator[Pipes]:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def pipes(clock: Clock) -> Iterator[Pipes]:
     before = open_descriptors()
-    one = Pipes()
+    one = Pipes(clock.seconds)
     yield one
     one.stop()
     assert open_descriptors() == before

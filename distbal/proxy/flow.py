@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from distbal.proxy.pipes import Pipe, Pipes
+from distbal.descriptors import STARVED
+from distbal.proxy.pipes import Pipe, Pipes, StarvedError
 
 available = hasattr(os, "splice")
 """Whether this machine has what this module needs (Linux has)."""
@@ -30,6 +31,8 @@ class Flow:
     :ivar ended: the source has said all; ``over``: and the target has it, or will never have it.
     :ivar full: the pipe takes no more, and has no target yet.
     :ivar error: why one of the two broke.
+
+    Moving raises StarvedError where this machine is short of something.
     """
 
     __slots__ = ("ended", "error", "full", "over", "pipe", "pipes", "source", "taken", "target")
@@ -50,12 +53,12 @@ class Flow:
         if pipe is None:
             pipe = self.pipe = self.pipes.borrow()
         try:
-            count = _splice(self.source, pipe.write, pipe.size, None, None, _FLAGS)
-        except BlockingIOError:
-            count = -1
+            try:
+                count = _splice(self.source, pipe.write, pipe.size, None, None, _FLAGS)
+            except BlockingIOError:
+                count = -1 if pipe.held else self._pass_a_mark(pipe)
         except OSError as error:
-            self.error = error
-            return SOURCE_BROKE
+            return self._broke(error, SOURCE_BROKE)
         if count > 0:
             pipe.held += count
             self.taken += count
@@ -85,8 +88,7 @@ class Flow:
         except BlockingIOError:
             return BLOCKED
         except OSError as error:
-            self.error = error
-            return TARGET_BROKE
+            return self._broke(error, TARGET_BROKE)
         if pipe.held:
             return BLOCKED
         self.pipe = None
@@ -98,16 +100,17 @@ class Flow:
         pipes = self.pipes
         pipe = pipes.borrow()
         try:
-            count = _splice(self.source, pipe.write, pipe.size, None, None, _FLAGS)
-        except BlockingIOError:
-            pipes.give_back(pipe)
-            return NOTHING
+            try:
+                count = _splice(self.source, pipe.write, pipe.size, None, None, _FLAGS)
+            except BlockingIOError:
+                count = self._pass_a_mark(pipe)
         except OSError as error:
             pipes.give_back(pipe)
-            self.error = error
-            return SOURCE_BROKE
-        if not count:
+            return self._broke(error, SOURCE_BROKE)
+        if count <= 0:
             pipes.give_back(pipe)
+            if count:
+                return NOTHING
             self.ended = True
             return ENDED
         self.taken += count
@@ -118,14 +121,31 @@ class Flow:
         except OSError as error:
             pipe.held = count
             self.pipe = pipe
-            self.error = error
-            return TARGET_BROKE
+            return self._broke(error, TARGET_BROKE)
         if not held:
             pipes.give_back(pipe)
             return MOVED
         pipe.held = held
         self.pipe = pipe
         return BLOCKED
+
+    def _pass_a_mark(self, pipe: Pipe) -> int:
+        """There is something to read, says an event, and nothing to splice: bytes that came, 0 for the end, -1 for nothing.
+
+        A splice stops before a byte that is marked urgent, and never gets beyond it; reading one byte does. The marked one
+        itself is out of band and left out, as by whoever reads without asking for it.
+        """
+        try:
+            data = os.read(self.source, 1)
+        except BlockingIOError:
+            return -1
+        return os.write(pipe.write, data) if data else 0
+
+    def _broke(self, error: OSError, what: int) -> int:
+        if error.errno in STARVED:
+            raise StarvedError(error.strerror) from error
+        self.error = error
+        return what
 
     def drop(self) -> None:
         """It is over; what is in the pipe is lost."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Callable
 
 from twisted.logger import Logger
 
@@ -24,6 +25,8 @@ MOST_LARGE = 32
 USUAL = 1 << 16
 #: pipes that are kept for the next session: two descriptors each
 KEPT = 32
+#: seconds until a pipe is made larger again when the system refused that
+REFUSED = 10.0
 
 
 class StarvedError(Exception):
@@ -48,14 +51,21 @@ class Pipe:
 
 
 class Pipes:
-    """Those that are free, and how many are large."""
+    """Those that are free, and how many are large.
+
+    :param seconds: a clock that never goes back.
+    :ivar keep: how many are kept for the next session.
+    """
 
     log = Logger()
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self.keep = KEPT
+        self._seconds = seconds
         self._free: list[Pipe] = []
         self._large = 0
-        self._may_enlarge = True
+        #: when a pipe may be made larger again, since one could not be; None while they can
+        self._try_again: float | None = None
 
     def borrow(self) -> Pipe:
         """An empty one; StarvedError where there are no more descriptors or no memory."""
@@ -65,8 +75,8 @@ class Pipes:
     def give_back(self, pipe: Pipe) -> None:
         """It is needed no more; what is in it, if anything, is lost."""
         free = self._free
-        # one that is not large is not worth keeping: the next may be
-        if not pipe.held and len(free) < KEPT and pipe.size >= LARGE:
+        # one that is not large is not worth keeping, if the next may be
+        if not pipe.held and len(free) < self.keep and (pipe.size >= LARGE or self._is_refused()):
             free.append(pipe)
         else:
             self._close(pipe)
@@ -93,17 +103,22 @@ class Pipes:
         except OSError as error:
             raise StarvedError(f"there is no pipe for it: {error.strerror}") from error
         size = USUAL
-        if self._may_enlarge and self._large < MOST_LARGE:
+        if self._large < MOST_LARGE and not self._is_refused():
             try:
                 size = fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, LARGE)
                 self._large += 1
+                self._try_again = None
             except OSError as error:
-                # the user's budget is used up, or pipe-max-size is small: what we have must do
-                self._may_enlarge = False
-                self.log.info(
-                    "pipes hold {usual} bytes instead of {large}: {reason}", usual=USUAL, large=LARGE, reason=str(error)
-                )
+                # the user's budget is used up, or pipe-max-size is small: what we have must do for a while
+                if self._try_again is None:
+                    self.log.info(
+                        "pipes hold {usual} bytes instead of {large}: {reason}", usual=USUAL, large=LARGE, reason=str(error)
+                    )
+                self._try_again = self._seconds() + REFUSED
         return Pipe(read, write, size)
+
+    def _is_refused(self) -> bool:
+        return self._try_again is not None and self._seconds() < self._try_again
 
     def _close(self, *pipes: Pipe) -> None:
         for pipe in pipes:
@@ -114,4 +129,3 @@ class Pipes:
 
     def _lost_a_large_one(self) -> None:
         self._large -= 1
-        self._may_enlarge = True

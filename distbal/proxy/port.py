@@ -20,7 +20,7 @@ from distbal.lookup import Lookup
 from distbal.loop import HotLoop
 from distbal.ports import ClientPort, Terms, peer_of
 from distbal.proxy.pipes import KEPT, Pipes
-from distbal.proxy.session import CONNECT_TIME, LONG_WAIT, PARTING_TIME, STALL_TIME, Session
+from distbal.proxy.session import CONNECT_TIME, LONG_WAIT, LOOK_TIME, PARTING_TIME, STALL_TIME, Session
 from distbal.proxy.splice import SpliceSession
 
 
@@ -31,28 +31,30 @@ class Proxy:
     :ivar lookup: finds hosts.
     :ivar pipes: for spliced sessions.
     :ivar young: sessions that began to connect to their host a moment ago; ``parting``: those whose client has been told all;
-        ``stalled``: those whose client did not keep up.
+        ``stalled``: those whose client did not keep up; ``unheard``: those who would not hear it if one of their peers left.
     """
 
     def __init__(self, clock: IReactorTime, lookup: Lookup) -> None:
         self.clock = clock
         self.seconds: Callable[[], float] = clock.seconds
         self.lookup = lookup
-        self.pipes = Pipes()
+        self.pipes = Pipes(clock.seconds)
         self._reserved = False
         self.young: Deadlines[Session] = Deadlines(clock, CONNECT_TIME, lambda session: session.aged())
         self.parting: Deadlines[Session] = Deadlines(clock, PARTING_TIME, lambda session: session.parted())
         self.stalled: Deadlines[Session] = Deadlines(clock, STALL_TIME, lambda session: session.stalled())
+        self.unheard: Deadlines[Session] = Deadlines(clock, LOOK_TIME, lambda session: session.listen_in())
 
     def reserve(self, loop: HotLoop) -> None:
         """Keep descriptors for the pipes that are kept: once, for all ports."""
         if not self._reserved:
             self._reserved = True
-            loop.reserve(2 * KEPT)
+            self.pipes.keep = min(KEPT, loop.room // 16)
+            loop.reserve(2 * self.pipes.keep)
 
     def stop(self) -> None:
         """The end of all sessions: to be called when these are stopped."""
-        for deadlines in (self.young, self.parting, self.stalled):
+        for deadlines in (self.young, self.parting, self.stalled, self.unheard):
             deadlines.stop()
         self.pipes.stop()
 
@@ -89,6 +91,7 @@ class ProxyPort(ClientPort):
         self.young = proxy.young
         self.parting = proxy.parting
         self.stalled = proxy.stalled
+        self.unheard = proxy.unheard
         #: calls something as soon as new descriptors may be made
         self.soon: Callable[[Callable[[], None]], None] = _at_once
 
@@ -122,11 +125,16 @@ class ProxyPort(ClientPort):
             time=STALL_TIME,
         )
 
+    def cuts_off(self, session: Session, reason: str) -> None:
+        """We ourselves lack what a session needs."""
+        self.complain("{address} is cut off: {reason}", address=session.address or "a client", reason=reason)
+
     def over(self, session: Session) -> None:
         """A session ended."""
         self.young.discard(session)
         self.parting.discard(session)
         self.stalled.discard(session)
+        self.unheard.discard(session)
 
 
 def _at_once(call: Callable[[], None]) -> None:

@@ -15,6 +15,8 @@ transports.
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 from distbal.outcomes import Outcome, Traffic
@@ -35,7 +37,21 @@ STALL_TIME = 300.0
 #: seconds of waiting after which a client that gives up is worth a line in the log
 LONG_WAIT = 10.0
 
+#: seconds between two looks at a peer that is not read for now
+LOOK_TIME = 5.0
+
 QUIET, WAITING, CONNECTING, RELAYING, PARTING, OVER = range(6)
+
+
+def why_unreachable(number: int | None, words: str = "") -> str:
+    """How a host cannot be reached, as the end of a sentence.
+
+    :param number: the system's error; ``words`` are used where there is none.
+    """
+    if number == errno.EADDRNOTAVAIL:
+        # of our ports each can be used once for each address there: another host may still do
+        return "cannot be reached: this machine has no address, or no port left, to connect to it from"
+    return f"cannot be reached: {words if number is None else os.strerror(number)}"
 
 
 class Session:
@@ -89,6 +105,10 @@ class Session:
 
     def connect(self, place: Place) -> None:
         """Begin to connect there; :meth:`reached` or :meth:`missed` follows, perhaps at once."""
+        raise NotImplementedError
+
+    def is_decided(self) -> bool:
+        """Whether the system knows already how a connect ended, and will tell when it is asked next."""
         raise NotImplementedError
 
     def give_up_connecting(self) -> None:
@@ -166,8 +186,8 @@ class Session:
 
     def starved(self, reason: str) -> None:
         """We ourselves lack what a session needs: descriptors, memory. No host's fault, and the end of this one."""
-        self.port.complain("{address} is cut off: {reason}", address=self.address or "a client", reason=reason)
-        self.end(Outcome.UNDELIVERED, reset=True)
+        self.port.cuts_off(self, reason)
+        self.end(Outcome.CUT_OFF, reset=True)
 
     def client_left(self, outcome: Outcome) -> None:
         """The client closed, was reset or vanished before its server was done: the end of the job, if there is one."""
@@ -186,20 +206,11 @@ class Session:
         if connecting:
             self.give_up_connecting()
         moved = self.moved()
-        self.close(reset=reset)
-        self.port.over(self)
-        ticket = self.ticket
-        if ticket is not None:
-            self.ticket = None
-            if ticket.lease is not None:
-                # granted already, and not yet told
-                self.lease = ticket.lease
-            else:
-                self.port.leases.withdraw(ticket)
-                if self.port.verbose:
-                    self.port.log.info("{ticket} is over: {outcome}", ticket=ticket, outcome=outcome.value)
-        if self.lease is not None:
-            self._give_back(self.lease, outcome, reason, *moved)
+        try:
+            self.close(reset=reset)
+        finally:
+            self.port.over(self)
+            self._leave(outcome, reason, moved)
 
     def server_done(self, *, client_ended: bool) -> None:
         """The server has said all. Its slot is free; the client may take a moment to leave.
@@ -233,7 +244,7 @@ class Session:
 
     def fail(self) -> None:
         """A bug met it."""
-        self.end(Outcome.UNDELIVERED, reset=True)
+        self.end(Outcome.CUT_OFF, reset=True)
 
     # -- a taker
 
@@ -255,13 +266,13 @@ class Session:
         self.ticket = None
         if self.port.verbose:
             self.port.log.info("{ticket} is refused: {reason}", ticket=ticket, reason=reason)
-        self.end(Outcome.UNDELIVERED)
+        self.end(Outcome.CUT_OFF)
 
     def lost(self, lease: Lease, reason: str) -> None:
         self.lease = None
         if self.port.verbose:
             self.port.log.info("{ticket} is over: {reason}", ticket=lease.ticket, reason=reason)
-        self.end(Outcome.UNDELIVERED, reset=True)
+        self.end(Outcome.CUT_OFF, reset=True)
 
     # -- the inside
 
@@ -304,7 +315,10 @@ class Session:
 
     def aged(self) -> None:
         """It is some seconds since it began to connect."""
-        if self.state == CONNECTING:
+        if self.state == CONNECTING and self.is_decided():
+            # it was us who did not look for so long
+            self.port.young.add(self)
+        elif self.state == CONNECTING:
             self.give_up_connecting()
             if self.lease is not None and len(self._places) > 1:
                 self.port.lookup.missed(self.lease.host.spec.address, self._places[0])
@@ -324,6 +338,24 @@ class Session:
     def stalled(self) -> None:
         """A while ago the client did not keep up with its server: end the session if it has taken nothing since."""
         raise NotImplementedError
+
+    def listen_in(self) -> None:
+        """One of its peers may not be heard for now: see whether it is gone."""
+
+    def _leave(self, outcome: Outcome, reason: str, moved: tuple[int, int]) -> None:
+        """Give up what it has of the scheduler's: a place in the queue, or a lease."""
+        ticket = self.ticket
+        if ticket is not None:
+            self.ticket = None
+            if ticket.lease is not None:
+                # granted already, and not yet told
+                self.lease = ticket.lease
+            else:
+                self.port.leases.withdraw(ticket)
+                if self.port.verbose:
+                    self.port.log.info("{ticket} is over: {outcome}", ticket=ticket, outcome=outcome.value)
+        if self.lease is not None:
+            self._give_back(self.lease, outcome, reason, *moved)
 
     def _give_back(self, lease: Lease, outcome: Outcome, reason: str, sent: int, received: int) -> None:
         self.lease = None

@@ -15,7 +15,7 @@ import errno
 import os
 import select
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distbal import listening, loop
 from distbal.descriptors import STARVED
@@ -24,7 +24,8 @@ from distbal.outcomes import Outcome
 from distbal.proxy import flow
 from distbal.proxy.flow import BLOCKED, ENDED, MOVED, SOURCE_BROKE, TARGET_BROKE, Flow
 from distbal.proxy.pipes import Pipes, StarvedError
-from distbal.proxy.session import OVER, PARTING, QUIET, RELAYING, Session
+from distbal.proxy.session import OVER, PARTING, QUIET, RELAYING, WAITING, Session, why_unreachable
+from distbal.proxy.sockets import SocketType, can_write, end_writing, error_of, in_flight, socket_of
 
 if TYPE_CHECKING:
     from distbal.lookup import Place
@@ -38,8 +39,6 @@ COST = 6
 #: bytes of a client that has been told all which are read and dropped, in the hope that it closes
 MOST_DROPPED = 1 << 26
 _SINK = 1 << 14
-#: a socket as C has it: two of these are made for each session, and their methods are all that is wanted of them
-_SocketType = socket.SocketType
 
 if available:
     _IN, _OUT, _LEFT = select.EPOLLIN, select.EPOLLOUT, select.EPOLLRDHUP
@@ -61,13 +60,26 @@ class SpliceSession(Session):
     :param descriptor: the client's socket, ours from now on.
     """
 
-    __slots__ = ("_client", "_client_events", "_dropped", "_loop", "_server", "_server_events", "_stalled_at", "down", "up")
+    __slots__ = (
+        "_client",
+        "_client_events",
+        "_dropped",
+        "_gone",
+        "_loop",
+        "_server",
+        "_server_events",
+        "_stalled_at",
+        "down",
+        "up",
+    )
 
     def __init__(self, port: ProxyPort, loop: HotLoop, pipes: Pipes, descriptor: int, address: str, peer_port: int) -> None:
         super().__init__(port, address, peer_port)
         self._loop = loop
         self._client, self._client_events = descriptor, _IN | _LEFT
         self._server, self._server_events = -1, 0
+        #: events that say that the client has left: where ends are passed on, to end one side is not enough
+        self._gone = _ERROR | _HUP if port.passes else _GONE
         self._dropped = 0
         #: where the way back stood when it was last looked at, while the client does not keep up; else -1
         self._stalled_at = -1
@@ -81,7 +93,12 @@ class SpliceSession(Session):
         if self.port.passes:
             # that it ended its side is told by reading; an event for it would come again and again
             self._client_events = _IN
-        self._loop.add(self._client, self._client_events, self)
+        try:
+            self._loop.add(self._client, self._client_events, self)
+        except OSError as error:
+            self.state = OVER
+            self.port.cuts_off(self, str(error.strerror))
+            return
         self._loop.reserve(COST)
         if self.port.server_first:
             self.ask()
@@ -104,13 +121,14 @@ class SpliceSession(Session):
             self.starved(str(error))
 
     def stop(self) -> None:
-        self.state = OVER
-        self.close(reset=False)
+        # an answer that is cut short must not look like a whole one
+        in_mid_answer, self.state = self.state == RELAYING, OVER
+        self.close(reset=in_mid_answer)
 
     def _client_ready(self, events: int) -> None:
         state = self.state
         if state == RELAYING:
-            if events & (_ERROR if self.port.passes else _GONE):
+            if events & self._gone:
                 self._client_gone(events)
                 return
             if events & _OUT:
@@ -121,7 +139,7 @@ class SpliceSession(Session):
                     self._after_up(result)
         elif state == PARTING:
             self._part()
-        elif events & (_ERROR if self.port.passes else _GONE):
+        elif events & self._gone:
             self._client_gone(events)
         elif state == QUIET:
             self._first_bytes()
@@ -131,6 +149,10 @@ class SpliceSession(Session):
     def _server_ready(self, events: int) -> None:
         if self.state != RELAYING:
             self._connected(events)
+            return
+        if self.down.over and events & (_ERROR | _HUP):
+            # it had said all; what is still said to it is for nobody
+            self._after_up(TARGET_BROKE)
             return
         if events & _OUT:
             self._after_up(self.up.give())
@@ -151,21 +173,24 @@ class SpliceSession(Session):
         elif result == ENDED:
             self.end(Outcome.CLOSED)
         elif result == SOURCE_BROKE:
-            self._client_gone(_ERROR)
+            self._client_gone(_ERROR, self.up.error)
 
     def _more_bytes(self) -> None:
         """What comes while it waits goes into the pipe, as far as that has room."""
         result = self.up.take()
         if result == SOURCE_BROKE:
-            self._client_gone(_ERROR)
-        elif not self.up.wants:
+            self._client_gone(_ERROR, self.up.error)
+            return
+        if self.state == WAITING:
+            self.settle()
+        if not self.up.wants:
             self._watch()
 
-    def _client_gone(self, events: int) -> None:
+    def _client_gone(self, events: int, error: OSError | None = None) -> None:
         outcome = Outcome.CLOSED
         if events & _ERROR:
-            error = self.up.error.errno if self.up.error is not None else _error_of(self._client)
-            outcome = Outcome.VANISHED if error == errno.ETIMEDOUT else Outcome.RESET
+            number = error_of(self._client) if error is None else error.errno
+            outcome = Outcome.VANISHED if number == errno.ETIMEDOUT else Outcome.RESET
         # what came of the answer was enough for it, as far as anybody can know
         self.client_left(Outcome.ANSWERED if self.state == RELAYING and self.down.taken else outcome)
 
@@ -178,7 +203,7 @@ class SpliceSession(Session):
     def connect(self, place: Place) -> None:
         family, address = place
         try:
-            sock = _SocketType(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            sock = SocketType(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
             self._cannot_connect(error)
             return
@@ -201,7 +226,7 @@ class SpliceSession(Session):
 
     def _cannot_connect(self, error: OSError) -> None:
         if error.errno in _OURS:
-            self.starved(os.strerror(error.errno))
+            self.starved(str(error.strerror))
         else:
             # not at once: a farm of hosts that all fail at once would be as many calls deep
             self.port.clock.callLater(0, self._still_cannot, self.lease, error.errno)
@@ -216,20 +241,23 @@ class SpliceSession(Session):
         elif error_number == errno.ETIMEDOUT:
             self.missed(Outcome.TIMED_OUT, "did not answer")
         else:
-            self.missed(Outcome.UNREACHABLE, f"cannot be reached: {os.strerror(error_number)}")
+            self.missed(Outcome.UNREACHABLE, why_unreachable(error_number))
 
     def _connected(self, events: int) -> None:
         """Connected, or not: it is told by the first event."""
         if not events & (_ERROR | _HUP):
             self.reached()
         else:
-            error_number = _error_of(self._server)
+            error_number = error_of(self._server)
             self.give_up_connecting()
             self._missed(error_number)
 
+    def is_decided(self) -> bool:
+        return self._server >= 0 and can_write(self._server)
+
     def keep_alive(self) -> None:
         if self._server >= 0:
-            sock = _socket_of(self._server)
+            sock = socket_of(self._server)
             try:
                 listening.keep_alive(sock, relay=True)
             except OSError:
@@ -253,7 +281,7 @@ class SpliceSession(Session):
         """Something was moved from client to server."""
         up = self.up
         if result == SOURCE_BROKE:
-            self._client_gone(_ERROR)
+            self._client_gone(_ERROR, up.error)
             return
         if result == TARGET_BROKE:
             # what it answered before that is still to be had
@@ -261,7 +289,7 @@ class SpliceSession(Session):
             up.drop()
         elif up.ended and up.pipe is None and not up.over:
             up.over = True
-            _end_writing(self._server)
+            end_writing(self._server)
         if up.over and self.down.over:
             self.server_done(client_ended=self.up.ended)
         else:
@@ -271,8 +299,7 @@ class SpliceSession(Session):
         """Something other than "all moved" came of moving from server to client."""
         down = self.down
         if result == TARGET_BROKE:
-            self.up.error = down.error
-            self._client_gone(_ERROR)
+            self._client_gone(_ERROR, down.error)
         elif result == SOURCE_BROKE and down.error is not None:
             self.server_broke(str(down.error.strerror), reset=isinstance(down.error, ConnectionError))
         elif result == ENDED and self.up.error is not None and self.up.error.errno != errno.EPIPE:
@@ -283,9 +310,11 @@ class SpliceSession(Session):
         else:
             if result == ENDED:
                 down.over = True
-                _end_writing(self._client)
+                # both of its sides are ended when it has ended its own, and that is what a hang-up is
+                self._gone &= ~_HUP
+                end_writing(self._client)
             elif result == BLOCKED and self._stalled_at < 0:
-                self._stalled_at = down.taken
+                self._stalled_at = self._delivered()
                 self.port.stalled.add(self)
             self._watch()
 
@@ -293,22 +322,25 @@ class SpliceSession(Session):
         """The client has room again."""
         down = self.down
         if down.give() == TARGET_BROKE:
-            self.up.error = down.error
-            self._client_gone(_ERROR)
+            self._client_gone(_ERROR, down.error)
         else:
             self._watch()
 
     def stalled(self) -> None:
         """A while ago the client did not keep up: has it taken anything since?"""
-        down = self.down
-        if down.pipe is None:
+        if self.down.pipe is None:
             self._stalled_at = -1
-        elif down.taken - down.pipe.held > self._stalled_at:
-            self._stalled_at = down.taken - down.pipe.held
+        elif (delivered := self._delivered()) > self._stalled_at:
+            self._stalled_at = delivered
             self.port.stalled.add(self)
         else:
             self.port.does_not_read(self)
             self.end(Outcome.ANSWERED, reset=True)
+
+    def _delivered(self) -> int:
+        """Bytes that the client's machine has."""
+        down = self.down
+        return down.taken - (0 if down.pipe is None else down.pipe.held) - in_flight(self._client)
 
     def _watch(self) -> None:
         """Watch both sides for what their flows want."""
@@ -327,6 +359,8 @@ class SpliceSession(Session):
             events = _IN | _LEFT if down.wants else 0
             if up.pipe is not None:
                 events |= _OUT
+            if not events and down.over:
+                events = _ERRORS_ONLY
             if events != self._server_events:
                 self._loop.change(self._server, self._server_events, events)
                 self._server_events = events
@@ -334,7 +368,7 @@ class SpliceSession(Session):
     # -- the end
 
     def part(self) -> None:
-        _end_writing(self._client)
+        end_writing(self._client)
         self.up.drop()
         self._loop.close(self._server, self._server_events)
         self._server, self._server_events = -1, 0
@@ -371,29 +405,3 @@ class SpliceSession(Session):
         self.down.drop()
         self._loop.close(self._client, self._client_events, reset=reset)
         self._loop.reserve(-COST)
-
-
-def _end_writing(descriptor: int) -> None:
-    """Tell the peer that this was all. Nothing happens where it is gone."""
-    sock = _socket_of(descriptor)
-    try:
-        sock.shutdown(socket.SHUT_WR)
-    except OSError:
-        return
-    finally:
-        sock.detach()
-
-
-def _error_of(descriptor: int) -> int:
-    """The error that a socket reports."""
-    sock = _socket_of(descriptor)
-    try:
-        number: int = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        return number
-    finally:
-        sock.detach()
-
-
-def _socket_of(descriptor: int) -> Any:
-    """A socket object of a descriptor, to be detached again. The family matters only where it is given addresses."""
-    return _SocketType(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, descriptor)

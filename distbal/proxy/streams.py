@@ -13,9 +13,9 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet import error
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer, ITCPTransport
-from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
+from twisted.internet import error, tcp
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, ITCPTransport
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -23,7 +23,9 @@ from distbal import listening
 from distbal.descriptors import STARVED
 from distbal.outcomes import Outcome
 from distbal.ports import peer_of_transport, system_socket
-from distbal.proxy.session import CONNECT_TIME, CONNECTING, OVER, PARTING, QUIET, RELAYING, WAITING, Session
+from distbal.proxy.session import CONNECT_TIME, CONNECTING, OVER, PARTING, QUIET, RELAYING, WAITING, Session, why_unreachable
+from distbal.proxy.sides import Brake, Dial, Tap
+from distbal.proxy.sockets import can_write, error_of, hung_up, in_flight
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IConnector
@@ -49,10 +51,14 @@ class StreamSession(Session):
         #: transports; their interfaces do not say that each is a producer and a consumer, too
         self._client: Any = client.transport
         self._server: Any = None
+        self._is_plain = isinstance(client.transport, tcp.Connection)
         self._connector: IConnector | None = None
         #: what the client said before there was a server
         self._held: list[bytes] = []
+        #: the client is not read for now
         self._paused = False
+        #: bytes that had been delivered when it was last looked at, while the client does not keep up
+        self._stalled_at = 0
         self._client_ended = self._server_ended = False
         #: all that there was for the client has been handed to the system, and its end
         self._told = False
@@ -78,8 +84,7 @@ class StreamSession(Session):
         elif self.state in (QUIET, WAITING, CONNECTING):
             self._held.append(data)
             if sum(map(len, self._held)) >= MOST_HELD and not self._paused:
-                self._paused = True
-                self._client.pauseProducing()
+                self.pause_client()
             if self.state == QUIET:
                 self.ask()
 
@@ -109,9 +114,51 @@ class StreamSession(Session):
             self.port.stalled.discard(self)
             self.port.parting.add(self)
 
+    def pause_client(self) -> None:
+        """There is no room for what it says."""
+        self._paused = True
+        self._client.pauseProducing()
+        self.port.unheard.add(self)
+
+    def resume_client(self) -> None:
+        """There is room again."""
+        self._paused = False
+        self._client.resumeProducing()
+
+    def client_falls_behind(self) -> None:
+        """There is more for it than it takes."""
+        self._stalled_at = self._delivered()
+        self.port.stalled.add(self)
+
     def stalled(self) -> None:
-        self.port.does_not_read(self)
-        self.end(Outcome.ANSWERED, reset=True)
+        delivered = self._delivered()
+        if delivered > self._stalled_at:
+            self._stalled_at = delivered
+            self.port.stalled.add(self)
+        else:
+            self.port.does_not_read(self)
+            self.end(Outcome.ANSWERED, reset=True)
+
+    def _delivered(self) -> int:
+        """Bytes that the client's machine has."""
+        client = self._client
+        # as twisted.internet.abstract.FileDescriptor has them; another kind of transport may not
+        buffered = len(getattr(client, "dataBuffer", b"")) - getattr(client, "offset", 0) + getattr(client, "_tempDataLen", 0)
+        sock = system_socket(client)
+        return self._received - buffered - (0 if sock is None else in_flight(sock.fileno()))
+
+    def listen_in(self) -> None:
+        """One side is not read for now, so Twisted would not hear that it is gone: ask the system."""
+        if self.state not in (WAITING, CONNECTING, RELAYING):
+            return
+        client, server = system_socket(self._client), system_socket(self._server)
+        if self._paused and client is not None and hung_up(client.fileno(), half=not self.port.passes):
+            self.client_lost(Outcome.RESET if error_of(client.fileno()) else Outcome.CLOSED)
+        elif self._server_ended and server is not None and hung_up(server.fileno(), half=False):
+            # what is still said to it is for nobody
+            self.server_told()
+        elif self._paused or self._server_ended:
+            self.port.unheard.add(self)
 
     # -- connecting
 
@@ -121,6 +168,10 @@ class StreamSession(Session):
         if len(more) == 2 and more[1] and "%" not in host:
             host = f"{host}%{more[1]}"
         self._connector = self._reactor.connectTCP(host, number, Dial(self), timeout=10 * CONNECT_TIME)
+
+    def is_decided(self) -> bool:
+        sock = system_socket(getattr(self._connector, "transport", None))
+        return sock is not None and can_write(sock.fileno())
 
     def give_up_connecting(self) -> None:
         connector, self._connector = self._connector, None
@@ -140,8 +191,7 @@ class StreamSession(Session):
         elif number in STARVED:
             self.starved(os.strerror(number))
         else:
-            words = failure.getErrorMessage() if number is None else os.strerror(number)
-            self.missed(Outcome.UNREACHABLE, f"cannot be reached: {words}")
+            self.missed(Outcome.UNREACHABLE, why_unreachable(number, failure.getErrorMessage()))
 
     def connected(self, server: Any) -> None:
         """It is connected."""
@@ -156,15 +206,14 @@ class StreamSession(Session):
 
     def relay(self) -> None:
         client, server = self._client, self._server
-        server.registerProducer(Tap(client), True)
+        if self._paused:
+            self.resume_client()
+        server.registerProducer(Tap(self), True)
         client.registerProducer(Brake(self, server), True)
         for data in self._held:
             self._sent += len(data)
             server.write(data)
         self._held = []
-        if self._paused:
-            self._paused = False
-            client.resumeProducing()
         if self._client_ended:
             self._pass_the_end_on()
 
@@ -190,6 +239,7 @@ class StreamSession(Session):
         else:
             self._client.unregisterProducer()
             self._client.loseWriteConnection()
+            self.port.unheard.add(self)
 
     def server_lost(self, failure: Failure) -> None:
         """The server's connection is gone."""
@@ -218,9 +268,10 @@ class StreamSession(Session):
 
     def part(self) -> None:
         self._let_go_of_the_server()
-        self.port.stalled.add(self)
-        if self._client_ended:
-            # it is not read again, or its end would be told again: this is over when it has been sent the rest
+        self.client_falls_behind()
+        if self._client_ended or not self._is_plain:
+            # It is not read again, or its end would be told again; or it speaks through something (ssl, haproxy) that knows no
+            # end of one side. This is over when it has been sent the rest.
             self._client.loseConnection()
             return
         self._client.resumeProducing()
@@ -261,43 +312,6 @@ class StreamSession(Session):
         self.close(reset=False)
 
 
-@implementer(IPushProducer)
-class Tap:
-    """The client's transport as the server's producer: Twisted would close it together with the server's."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    def pauseProducing(self) -> None:
-        self._client.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        self._client.resumeProducing()
-
-    def stopProducing(self) -> None:
-        """The server's connection is gone, and says so itself."""
-
-
-@implementer(IPushProducer)
-class Brake:
-    """The server's transport as the client's producer, which notes that the client does not keep up."""
-
-    def __init__(self, session: StreamSession, server: Any) -> None:
-        self._session = session
-        self._server = server
-
-    def pauseProducing(self) -> None:
-        self._session.port.stalled.add(self._session)
-        self._server.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        self._session.port.stalled.discard(self._session)
-        self._server.resumeProducing()
-
-    def stopProducing(self) -> None:
-        """The client's connection is gone, and says so itself."""
-
-
 @implementer(IHalfCloseableProtocol)
 class ClientSide(Protocol):
     """A client's transport."""
@@ -330,47 +344,6 @@ class ClientSide(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._factory.sessions.discard(self.session)
         self.session.client_lost(Outcome.CLOSED if isinstance(reason.value, error.ConnectionDone) else Outcome.RESET)
-
-
-@implementer(IHalfCloseableProtocol)
-class ServerSide(Protocol):
-    """A server's transport."""
-
-    transport: ITCPTransport
-
-    def __init__(self, session: StreamSession) -> None:
-        self._session = session
-
-    def connectionMade(self) -> None:
-        self.transport.setTcpNoDelay(True)
-        self._session.connected(self.transport)
-
-    def dataReceived(self, data: bytes) -> None:
-        self._session.server_said(data)
-
-    def readConnectionLost(self) -> None:
-        self._session.server_ended_its_side()
-
-    def writeConnectionLost(self) -> None:
-        self._session.server_told()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._session.server_lost(reason)
-
-
-class Dial(ClientFactory):
-    """One connect of one session."""
-
-    noisy = False
-
-    def __init__(self, session: StreamSession) -> None:
-        self._session = session
-
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        return ServerSide(self._session)
-
-    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        self._session.connect_failed(self, reason)
 
 
 class ProxyFactory(Factory):
