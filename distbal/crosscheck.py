@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from distbal import addresses, hostspec
 from distbal.errors import Mistake
 from distbal.forms import shown
-from distbal.listenspec import KNOWN_ENDPOINTS, ListenAddress, Listener
+from distbal.listenspec import KNOWN_ENDPOINTS, WRAPPING_ENDPOINTS, ListenAddress, Listener
 from distbal.model import FileModel, HostEntry, HostModel, ListenModel
 from distbal.yamlfile import Node, Path, where
 
@@ -101,7 +101,7 @@ def mistakes(
     root: Node, values: object, hosts: list[PlacedHost], listeners: list[PlacedListener], complete: bool
 ) -> list[Mistake]:
     """What cannot be, taken together; ``complete`` says that the hosts are all that the file has."""
-    found = _names_twice(root, names(values)) + _addresses_twice(root, listeners)
+    found = _names_twice(root, names(values)) + _addresses_twice(root, listeners) + _ends_not_to_be_passed_on(root, listeners)
     return found + _pools_without_hosts(root, hosts, listeners) if complete else found
 
 
@@ -137,6 +137,16 @@ def _addresses_twice(root: Node, listeners: list[PlacedListener]) -> list[Mistak
                 here, other = (placed, earlier) if placed.written else (earlier, placed)
                 text = f"{here.listener.at} is taken: {other} listens there"
                 found.append(at(root, here.path, text))
+    return found
+
+
+def _ends_not_to_be_passed_on(root: Node, listeners: list[PlacedListener]) -> list[Mistake]:
+    found = []
+    for placed in listeners:
+        kind = placed.listener.at.description.partition(":")[0]
+        if placed.listener.half_close == "pass" and kind in WRAPPING_ENDPOINTS:
+            text = f"{kind} knows no end of one side alone, so it can pass none on"
+            found.append(at(root, (*placed.path, "half_close"), text))
     return found
 
 

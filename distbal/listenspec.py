@@ -22,6 +22,8 @@ TCP = rf"(?:(?:(?:{IPV4}|{BRACKETED}):)?{LISTEN_PORT})"
 UNIX = r"(?:unix:/[!-9;-~]{1,106})"
 #: the kinds of server endpoint that Twisted brings; others come with packages of their own
 KNOWN_ENDPOINTS = ("tcp", "tcp6", "ssl", "unix", "systemd", "haproxy")
+#: those of them that put something between a connection and its bytes
+WRAPPING_ENDPOINTS = ("ssl", "haproxy")
 #: every address of one family
 _EVERY = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
 _GRAPHIC = r"[!-~]{1,400}"

@@ -45,8 +45,10 @@ class Outcome(Enum):
 
 #: no connection came about: nothing was sent, and the job can be tried elsewhere
 CONNECT_FAILURES = frozenset({Outcome.UNRESOLVED, Outcome.REFUSED, Outcome.TIMED_OUT, Outcome.UNREACHABLE})
+#: the host had the job, and did not do it: its client hears of that
+LOST = frozenset({Outcome.NO_ANSWER, Outcome.BROKEN})
 #: the host failed the job
-FAILURES = CONNECT_FAILURES | {Outcome.NO_ANSWER, Outcome.BROKEN}
+FAILURES = CONNECT_FAILURES | LOST
 
 
 @dataclass(slots=True)

@@ -32,7 +32,7 @@ from distbal.lookup import Lookup, SystemResolver
 from distbal.loop import HotLoop
 from distbal.notify import notify
 from distbal.ports import BalanceFactory, BalancePort, Replies, Terms
-from distbal.proxy import splice
+from distbal.proxy import pipes, splice
 from distbal.proxy.port import Proxy, ProxyPort
 from distbal.proxy.streams import ProxyFactory
 from distbal.scheduler import Scheduler
@@ -189,7 +189,8 @@ class BalancerService(Service):
         before, self.settings = self.settings, settings
         self._agree()
         self.leases.configure(settings.farm)
-        self._tell_changes(before)
+        self._tell_changes(before, gone, new)
+        warn_of_little_room(self.log, settings, descriptors.raise_limit(), self._room)
         # an endpoint that listens on the port of one that is gone can do so only when that one has closed
         return closing.addCallback(lambda _: self._serve_new(new))
 
@@ -198,12 +199,14 @@ class BalancerService(Service):
             self._serve_all(new)
         return True
 
-    def _tell_changes(self, before: config.Settings) -> None:
+    def _tell_changes(self, before: config.Settings, closed: list[Opened], opened: list[Opened]) -> None:
         old = {host.name: host for host in before.farm.hosts}
         new = {host.name: host for host in self.settings.farm.hosts}
         self.log.info(
-            "{path} was taken in; hosts added: {added}, removed: {removed}, changed: {changed}",
+            "{path} was taken in; hosts added: {added}, removed: {removed}, changed: {changed}{closed}{opened}",
             path=self.path,
+            closed="".join(f"; no longer listening: {one.spec.kind} ({one.spec.at})" for one in closed),
+            opened="".join(f"; listening now: {one.spec.kind} ({one.spec.at})" for one in opened),
             added=len(new.keys() - old.keys()),
             removed=len(old.keys() - new.keys()),
             changed=sum(old[name] != new[name] for name in old.keys() & new.keys()),
@@ -307,6 +310,23 @@ def never_back(reactor: Any) -> None:
         reactor.seconds = time.monotonic
 
 
+def warn_of_little_room(log: Logger, settings: config.Settings, limit: int, room: int) -> None:
+    """Say so where the farm has more slots than half of the clients that there is room for."""
+    proxied = any(spec.kind == "proxy" for spec in settings.listen)
+    each, kept = (splice.COST, 2 * pipes.KEPT) if proxied else (1, 0)
+    slots = sum(host.slots for host in settings.farm.hosts)
+    wanted = 2 * slots * each + kept
+    if room < wanted:
+        log.warn(
+            "the limit on open descriptors is {limit}, which leaves room for {room} clients: for {slots} slots, and as many"
+            " waiting, raise it to {wanted} (LimitNOFILE= in the unit, ulimit -Hn in a shell)",
+            limit=limit,
+            room=max(0, room - kept) // each,
+            slots=slots,
+            wanted=wanted + limit - room,
+        )
+
+
 def makeService(options: Options) -> BalancerService:
     """Read the file and bind its ports.
 
@@ -327,17 +347,7 @@ def makeService(options: Options) -> BalancerService:
         log.warn("{warning}", warning=describe(path, mistake))
     limit = descriptors.raise_limit()
     room = descriptors.room_for_clients(limit)
-    each = splice.COST if any(spec.kind == "proxy" for spec in loaded.settings.listen) else 1
-    slots = sum(host.slots for host in loaded.settings.farm.hosts)
-    if room < 2 * slots * each:
-        log.warn(
-            "the limit on open descriptors is {limit}, which leaves room for {room} clients: for {slots} slots, and as many"
-            " waiting, raise it to {wanted} (LimitNOFILE= in the unit, ulimit -Hn in a shell)",
-            limit=limit,
-            room=room // each,
-            slots=slots,
-            wanted=2 * slots * each + limit - room,
-        )
+    warn_of_little_room(log, loaded.settings, limit, room)
     never_back(reactor)
     # twistd may change directories before the file is read again
     there = str(Path(path).absolute())

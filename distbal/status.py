@@ -215,7 +215,8 @@ def table(farm: Farm, place: str, *, width: int | None = None, colour: bool = Fa
         max(map(len, ["SLOTS", *slots])) + 1 + _BAR + 2,
     ]
     heading = f"{'HOST':{columns[0]}}  {'STATE':{columns[1]}}  {'SLOTS':{columns[2]}}  CLIENTS"
-    lines = [f"distbal at {_safe(place)}; clients ask on port {farm.status.balance_port}", ""]
+    ask = f"; clients ask on port {farm.status.balance_port}" if farm.status.balance_port else ""
+    lines = [f"distbal at {_safe(place)}{ask}", ""]
     lines.append(f"{_BOLD}{_cut(heading, width)}{_PLAIN}" if colour else _cut(heading, width))
     for row, name, used in zip(farm.rows, names, slots, strict=True):
         room = columns[2] - _BAR - 3

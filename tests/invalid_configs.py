@@ -411,6 +411,11 @@ FILES: dict[str, Invalid] = {
     "an alias without an anchor": Invalid(
         "hosts: [box/4, *other]\n", (":1: hosts[1]: *other stands for &other, which no line above has",)
     ),
+    "ends of one side by an endpoint that knows none": Invalid(
+        "hosts: [box/4]\nlisten:\n  proxy:\n    at: haproxy:tcp:3640\n    half_close: pass\n",
+        (":5: listen.proxy.half_close: haproxy knows no end of one side alone, so it can pass none on",),
+        "it joins two values",
+    ),
     "hosts that stand twice, and are wrong by themselves": Invalid(
         "hosts:\n  - box/0\n  - box/2\n  - {name: box, slots: 2, rank: 1}\n  - {name: box:3632/2}\n  - box:3632/2,zip\n",
         (

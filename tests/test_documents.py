@@ -54,7 +54,7 @@ def test_the_figures_of_the_protocol_are_those_of_the_code(words: str) -> None:
     "words",
     [
         f"keeps {descriptors.RESERVE}",
-        f"may take {['no', 'one', 'two', 'three', 'four', 'five', 'six'][splice.COST]} descriptors",
+        f"may take {['no', 'one', 'two', 'three', 'four', 'five', 'six'][splice.COST]}: two connections",
         f"hold {pipes.LARGE >> 20} MiB ({pipes.MOST_LARGE} of them at most",
         f"or {pipes.USUAL >> 10} KiB",
     ],

@@ -62,7 +62,8 @@ async def test_beyond_their_room_sessions_wait_outside() -> None:
                 assert clients[2].silence()
             await turns()
             assert not house.loop._paused
-    assert texts(events) == ["not accepting more clients for now: there are as many clients as its descriptors allow"]
+    said = [text for text in texts(events) if "without an answer" not in text]
+    assert said == ["not accepting more clients for now: there are as many clients as its descriptors allow"]
 
 
 @pytest.fixture

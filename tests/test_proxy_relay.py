@@ -227,6 +227,17 @@ def whatever_happens(relay: str, passes: bool) -> Callable[..., None]:
     @example(0, (0, 0), [Step("server", "say", 7, 5), Step("client", "say", 9), Step("server", "reset")])
     @example(0, (0, 0), [Step("server", "half_close", 0, 5), Step("client", "say", 300_000), Step("client", "close")])
     @example(0, (0, 0), [Step("client", "say", 2_000_000), Step("client", "reset")])
+    @example(
+        0,
+        (0, 0),
+        [
+            Step("client", "say", 1, 0),
+            *[Step("client", "say", 1, 2)] * 2,
+            Step("client", "hear", 1, 0),
+            Step("server", "say", 70_000, 0),
+            Step("server", "close", 0, 1),
+        ],
+    )
     @pytest_twisted.ensureDeferred
     async def test(queued: int, windows: tuple[int, int], script: list[Step]) -> None:
         before = open_descriptors()

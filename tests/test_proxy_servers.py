@@ -275,9 +275,13 @@ async def test_a_reset_that_shows_when_the_server_is_written_to_is_a_reset_all_t
             # in one turn: the client's words come first, the server's end second
             client.send(b"more")
             end.reset()
-            assert await heard(client) == (b"", False)
-            await house.becomes(lent=0)
+            with capturedLogs() as events:
+                assert await heard(client) == (b"", False)
+                await house.becomes(lent=0)
         assert house.outcomes() == [Outcome.BROKEN]
+        (line,) = texts(events)
+        assert line.startswith("alpha broke off its answer: ")
+        assert line.endswith(": the job of 127.0.0.1 is lost")
 
 
 @both_relays
@@ -310,6 +314,8 @@ async def test_three_clients_without_an_answer_make_a_host_suspect_and_an_answer
             assert not house.host("odd").suspect
         assert house.host("odd").failures == {"no-answer": 7}
     lines = texts(events)
+    said = "odd closed the job of 127.0.0.2 without an answer (distccd does so where its --allow does not"
+    assert any(line.startswith(said) for line in lines)
     assert any(line.startswith("odd closed jobs of 3 clients without an answer: it is used last") for line in lines)
     assert "odd answers again" in lines
 

@@ -18,10 +18,12 @@ from distbal.deadlines import Deadlines
 from distbal.leases import LeaseSource
 from distbal.lookup import Lookup
 from distbal.loop import HotLoop
+from distbal.outcomes import Outcome
 from distbal.ports import ClientPort, Terms, peer_of
 from distbal.proxy.pipes import KEPT, Pipes
 from distbal.proxy.session import CONNECT_TIME, LONG_WAIT, LOOK_TIME, PARTING_TIME, STALL_TIME, Session
 from distbal.proxy.splice import SpliceSession
+from distbal.requests import Lease
 
 
 class Proxy:
@@ -128,6 +130,19 @@ class ProxyPort(ClientPort):
     def cuts_off(self, session: Session, reason: str) -> None:
         """We ourselves lack what a session needs."""
         self.complain("{address} is cut off: {reason}", address=session.address or "a client", reason=reason)
+
+    def lost_a_job(self, session: Session, lease: Lease, outcome: Outcome, reason: str) -> None:
+        """A host had a job, and its client got nothing, or not all, for it."""
+        address = session.address or "this machine"
+        if outcome is Outcome.NO_ANSWER:
+            self.complain(
+                "{host} closed the job of {address} without an answer (distccd does so where its --allow does not name us, and"
+                " where the compiler is missing: its log says)",
+                host=lease.host_name,
+                address=address,
+            )
+        else:
+            self.complain("{host} {reason}: the job of {address} is lost", host=lease.host_name, reason=reason, address=address)
 
     def over(self, session: Session) -> None:
         """A session ended."""

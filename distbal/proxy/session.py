@@ -19,7 +19,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from distbal.outcomes import Outcome, Traffic
+from distbal.outcomes import LOST, Outcome, Traffic
 from distbal.requests import Lease, Request, Ticket
 
 if TYPE_CHECKING:
@@ -361,4 +361,6 @@ class Session:
         self.lease = None
         if self.port.verbose:
             self.port.log.info("{ticket} is over: {outcome}", ticket=lease.ticket, outcome=outcome.value)
+        if outcome in LOST:
+            self.port.lost_a_job(self, lease, outcome, reason)
         self.port.leases.release(lease, outcome, Traffic(sent, received, self._connect, reason))

@@ -55,6 +55,15 @@ def in_flight(descriptor: int) -> int:
     return int(number)
 
 
+def is_connected(sock: socket.socket) -> bool:
+    """Whether both ends are there still, or one has ended its side in order; not where a reset has come."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
 def can_write(descriptor: int) -> bool:
     """Whether writing would not block; of a socket that connects: whether it is decided how that ended."""
     return bool(_look(descriptor, select.POLLOUT))

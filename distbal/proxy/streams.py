@@ -25,7 +25,7 @@ from distbal.outcomes import Outcome
 from distbal.ports import peer_of_transport, system_socket
 from distbal.proxy.session import CONNECT_TIME, CONNECTING, OVER, PARTING, QUIET, RELAYING, WAITING, Session, why_unreachable
 from distbal.proxy.sides import Brake, Dial, Tap
-from distbal.proxy.sockets import can_write, error_of, hung_up, in_flight
+from distbal.proxy.sockets import can_write, error_of, hung_up, in_flight, is_connected
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IConnector
@@ -97,8 +97,10 @@ class StreamSession(Session):
             self.client_lost(Outcome.CLOSED)
         elif self.state == QUIET and not self._held:
             self.end(Outcome.CLOSED)
-        elif self.state == RELAYING:
-            self._pass_the_end_on()
+        else:
+            self.port.unheard.add(self)
+            if self.state == RELAYING:
+                self._pass_the_end_on()
 
     def client_lost(self, outcome: Outcome) -> None:
         """The client's connection is gone, or it has left as far as we are concerned."""
@@ -148,16 +150,17 @@ class StreamSession(Session):
         return self._received - buffered - (0 if sock is None else in_flight(sock.fileno()))
 
     def listen_in(self) -> None:
-        """One side is not read for now, so Twisted would not hear that it is gone: ask the system."""
-        if self.state not in (WAITING, CONNECTING, RELAYING):
+        """One side is not read for now, or has ended, so Twisted would not hear that it is gone: ask the system."""
+        unread = self._paused or self._client_ended
+        if self.state not in (WAITING, CONNECTING, RELAYING) or not (unread or self._server_ended):
             return
         client, server = system_socket(self._client), system_socket(self._server)
-        if self._paused and client is not None and hung_up(client.fileno(), half=not self.port.passes):
+        if unread and not self._server_ended and client is not None and hung_up(client.fileno(), half=not self.port.passes):
             self.client_lost(Outcome.RESET if error_of(client.fileno()) else Outcome.CLOSED)
         elif self._server_ended and server is not None and hung_up(server.fileno(), half=False):
             # what is still said to it is for nobody
             self.server_told()
-        elif self._paused or self._server_ended:
+        else:
             self.port.unheard.add(self)
 
     # -- connecting
@@ -233,6 +236,11 @@ class StreamSession(Session):
         """It will say no more."""
         if self.state != RELAYING:
             return
+        sock = None if self._server_told else system_socket(self._server)
+        if sock is not None and not is_connected(sock):
+            # it was reset; that was told to whoever wrote, and looks like an end to who reads after that
+            self.server_broke("Connection reset by peer", reset=True)
+            return
         self._server_ended = True
         if self._server_told or not self.port.passes:
             self.server_done(client_ended=False)
@@ -251,7 +259,8 @@ class StreamSession(Session):
             # it had said all; what the client went on to say is for nobody
             self.server_done(client_ended=False)
         else:
-            self.server_broke(failure.getErrorMessage(), reset=True)
+            # whether it was reset or vanished is more than Twisted tells
+            self.server_broke("Connection lost", reset=True)
 
     def server_told(self) -> None:
         """All that the client said has been sent, and its end."""
