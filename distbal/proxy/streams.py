@@ -25,7 +25,7 @@ from distbal.outcomes import Outcome
 from distbal.ports import peer_of_transport, system_socket
 from distbal.proxy.session import CONNECT_TIME, CONNECTING, OVER, PARTING, QUIET, RELAYING, WAITING, Session, why_unreachable
 from distbal.proxy.sides import Brake, Dial, Tap
-from distbal.proxy.sockets import can_write, error_of, hung_up, in_flight
+from distbal.proxy.sockets import broke, can_write, error_of, hung_up, in_flight
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IConnector
@@ -97,8 +97,10 @@ class StreamSession(Session):
             self.client_lost(Outcome.CLOSED)
         elif self.state == QUIET and not self._held:
             self.end(Outcome.CLOSED)
-        elif self.state == RELAYING:
-            self._pass_the_end_on()
+        else:
+            self.port.unheard.add(self)
+            if self.state == RELAYING:
+                self._pass_the_end_on()
 
     def client_lost(self, outcome: Outcome) -> None:
         """The client's connection is gone, or it has left as far as we are concerned."""
@@ -152,13 +154,20 @@ class StreamSession(Session):
         if self.state not in (WAITING, CONNECTING, RELAYING):
             return
         client, server = system_socket(self._client), system_socket(self._server)
-        if self._paused and client is not None and hung_up(client.fileno(), half=not self.port.passes):
+        not_read = self._paused or self._client_ended
+        if not_read and client is not None and self._is_gone(client.fileno()):
             self.client_lost(Outcome.RESET if error_of(client.fileno()) else Outcome.CLOSED)
         elif self._server_ended and server is not None and hung_up(server.fileno(), half=False):
             # what is still said to it is for nobody
             self.server_told()
-        elif self._paused or self._server_ended:
+        elif not_read or self._server_ended:
             self.port.unheard.add(self)
+
+    def _is_gone(self, client: int) -> bool:
+        if self._server_ended:
+            # both of its sides may be ended, in order, and that is what a hang-up is
+            return broke(client)
+        return hung_up(client, half=not self.port.passes)
 
     # -- connecting
 
