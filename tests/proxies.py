@@ -160,6 +160,14 @@ async def turns(number: int = 20) -> None:
         await deferLater(reactor, 0)
 
 
+async def rests(house: House) -> None:
+    """Nobody has anything to say, and the loop does not turn for nothing."""
+    await turns()
+    before = house.loop._turn
+    await turns()
+    assert house.loop._turn == before, "the same event comes again and again"
+
+
 async def gone(peer: Peer) -> None:
     """Wait until the other side has ended the connection, in whatever way."""
     await heard(peer)

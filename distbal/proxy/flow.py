@@ -54,7 +54,7 @@ class Flow:
             pipe = self.pipe = self.pipes.borrow()
         try:
             try:
-                count = _splice(self.source, pipe.write, pipe.size, None, None, _FLAGS)
+                count = _splice(self.source, pipe.write, pipe.size, None, None, _FLAGS) or self._pass_a_mark(pipe)
             except BlockingIOError:
                 count = -1 if pipe.held else self._pass_a_mark(pipe)
         except OSError as error:
@@ -101,7 +101,7 @@ class Flow:
         pipe = pipes.borrow()
         try:
             try:
-                count = _splice(self.source, pipe.write, pipe.size, None, None, _FLAGS)
+                count = _splice(self.source, pipe.write, pipe.size, None, None, _FLAGS) or self._pass_a_mark(pipe)
             except BlockingIOError:
                 count = self._pass_a_mark(pipe)
         except OSError as error:
@@ -132,8 +132,9 @@ class Flow:
     def _pass_a_mark(self, pipe: Pipe) -> int:
         """There is something to read, says an event, and nothing to splice: bytes that came, 0 for the end, -1 for nothing.
 
-        A splice stops before a byte that is marked urgent, and never gets beyond it; reading one byte does. The marked one
-        itself is out of band and left out, as by whoever reads without asking for it.
+        A splice stops before a byte that is marked urgent, and never gets beyond it (where the end has come as well, it says
+        that this is the end); reading one byte does. The marked one itself is out of band and left out, as by whoever reads
+        without asking for it.
         """
         try:
             data = os.read(self.source, 1)

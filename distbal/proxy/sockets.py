@@ -77,6 +77,11 @@ def hung_up(descriptor: int, *, half: bool) -> bool:
     return bool(_look(descriptor, _LEFT if half else 0) & (_HUNG_UP | _LEFT))
 
 
+def broke(descriptor: int) -> bool:
+    """Whether the connection broke: reset, vanished."""
+    return bool(_look(descriptor, 0) & select.POLLERR)
+
+
 def _look(descriptor: int, events: int) -> int:
     poll = select.poll()
     poll.register(descriptor, events)

@@ -25,7 +25,7 @@ from distbal.proxy import flow
 from distbal.proxy.flow import BLOCKED, ENDED, MOVED, SOURCE_BROKE, TARGET_BROKE, Flow
 from distbal.proxy.pipes import Pipes, StarvedError
 from distbal.proxy.session import OVER, PARTING, QUIET, RELAYING, WAITING, Session, why_unreachable
-from distbal.proxy.sockets import SocketType, can_write, end_writing, error_of, in_flight, socket_of
+from distbal.proxy.sockets import SocketType, broke, can_write, end_writing, error_of, in_flight, socket_of
 
 if TYPE_CHECKING:
     from distbal.lookup import Place
@@ -355,6 +355,8 @@ class SpliceSession(Session):
         if events != self._client_events:
             self._loop.change(self._client, self._client_events, events)
             self._client_events = events
+            if not events:
+                self.port.unheard.add(self)
         if self._server >= 0:
             events = _IN | _LEFT if down.wants else 0
             if up.pipe is not None:
@@ -364,6 +366,15 @@ class SpliceSession(Session):
             if events != self._server_events:
                 self._loop.change(self._server, self._server_events, events)
                 self._server_events = events
+
+    def listen_in(self) -> None:
+        # both of its sides may be ended, in order, and of that an event would come for ever
+        if self.state != RELAYING or self._client_events:
+            return
+        if broke(self._client):
+            self._client_gone(_ERROR)
+        else:
+            self.port.unheard.add(self)
 
     # -- the end
 

@@ -25,7 +25,7 @@ from distbal.outcomes import Outcome
 from distbal.ports import peer_of_transport, system_socket
 from distbal.proxy.session import CONNECT_TIME, CONNECTING, OVER, PARTING, QUIET, RELAYING, WAITING, Session, why_unreachable
 from distbal.proxy.sides import Brake, Dial, Tap
-from distbal.proxy.sockets import can_write, error_of, hung_up, in_flight, is_connected
+from distbal.proxy.sockets import broke, can_write, error_of, hung_up, in_flight, is_connected
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IConnector
@@ -151,17 +151,23 @@ class StreamSession(Session):
 
     def listen_in(self) -> None:
         """One side is not read for now, or has ended, so Twisted would not hear that it is gone: ask the system."""
-        unread = self._paused or self._client_ended
-        if self.state not in (WAITING, CONNECTING, RELAYING) or not (unread or self._server_ended):
+        if self.state not in (WAITING, CONNECTING, RELAYING):
             return
         client, server = system_socket(self._client), system_socket(self._server)
-        if unread and not self._server_ended and client is not None and hung_up(client.fileno(), half=not self.port.passes):
+        not_read = self._paused or self._client_ended
+        if not_read and client is not None and self._is_gone(client.fileno()):
             self.client_lost(Outcome.RESET if error_of(client.fileno()) else Outcome.CLOSED)
         elif self._server_ended and server is not None and hung_up(server.fileno(), half=False):
             # what is still said to it is for nobody
             self.server_told()
-        else:
+        elif not_read or self._server_ended:
             self.port.unheard.add(self)
+
+    def _is_gone(self, client: int) -> bool:
+        if self._server_ended:
+            # both of its sides may be ended, in order, and that is what a hang-up is
+            return broke(client)
+        return hung_up(client, half=not self.port.passes)
 
     # -- connecting
 
