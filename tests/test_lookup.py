@@ -13,6 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
 
 from distbal import lookup
 from distbal.lookup import AGAIN, FRESH, MOST_AT_ONCE, Lookup, NotFoundError, Place, SystemResolver
@@ -220,12 +221,13 @@ async def test_names_that_are_not_answered_hold_up_no_others(monkeypatch: pytest
 
     monkeypatch.setattr(lookup.socket, "getaddrinfo", asked)  # type: ignore[attr-defined]
     resolver = SystemResolver(reactor)
-    idle = len(reactor.getThreadPool().working)
+    others: ThreadPool = reactor.getThreadPool()  # type: ignore[attr-defined]
+    busy = len(others.working)
     slow = [resolver("slow.invalid", 3632) for _ in range(MOST_AT_ONCE - 1)]
     try:
         await until(lambda: len(hanging) == MOST_AT_ONCE - 1, "as many questions at once")
         assert await resolver("fast.invalid", 3632) == [ONE]
-        assert len(reactor.getThreadPool().working) == idle, "the reactor's threads are for others"
+        assert len(others.working) == busy, "the reactor's threads are for others"
         more = [resolver("slow.invalid", 3632) for _ in range(10)]
         await until(lambda: len(hanging) == MOST_AT_ONCE, "one more")
         assert all(thread.daemon for thread in hanging), "nobody waits for them at the end"
