@@ -31,7 +31,7 @@ class ModelHost:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     granted: int = 0
     held: float = 0.0
-    #: how often it could not be reached, one pause after the other, and when that was said last
+    #: how often it could not be reached, one pause after the other; before when jobs began that tell nothing new
     failed: int = 0
     failed_at: float | None = None
     #: whose jobs ended without an answer since one was answered
@@ -102,7 +102,7 @@ class Model:
         self.rotation: list[str] = []
         #: whom the queue served since the discipline was last changed
         self.served: list[str] = []
-        self._take_in(farm)
+        self._take_in(farm, 0.0)
 
     # -- what happens, and whether what was decided is right
 
@@ -177,7 +177,7 @@ class Model:
             self.rotation = list(dict.fromkeys(waiting.request.key for waiting in self.waiters.values() if not waiting.again))
             self.served = []
             self.waiters = {number: Waiting(old.request, old.asked, 0) for number, old in self.waiters.items()}
-        self._take_in(farm)
+        self._take_in(farm, now)
         self._served(grants, now)
 
     def woken(self, grants: list[Lease], refusals: list[Ticket], now: float) -> None:
@@ -303,12 +303,14 @@ class Model:
 
     # -- the inside
 
-    def _take_in(self, farm: Farm) -> None:
+    def _take_in(self, farm: Farm, now: float) -> None:
         self.farm = farm
         for host in self.hosts.values():
             host.removed = True
         for position, spec in enumerate(farm.hosts):
             host = self.hosts.setdefault(spec.name, ModelHost(spec, position))
+            if host.spec.address != spec.address:
+                _moved(host, now)
             host.spec, host.position, host.removed = spec, position, False
         self.hosts = {name: host for name, host in self.hosts.items() if not host.removed or self.load(host)}
 
@@ -379,6 +381,14 @@ def _not_reached(host: ModelHost, loan: Loan, reason: str, now: float) -> None:
     trial = Verdict("connect", True, back, 1, words, back + max(60.0, pause))
     if not host.removed:
         host.verdicts["connect"] = Verdict("connect", False, now, None, reason, back, trial)
+
+
+def _moved(host: ModelHost, now: float) -> None:
+    """A host has another address: what its jobs told was of the old one, and so is what those tell that it has now."""
+    host.failed = 0
+    host.failed_at = now
+    host.unanswered = []
+    host.verdicts.pop("connect", None)
 
 
 def _lifted(host: ModelHost) -> bool:

@@ -110,6 +110,26 @@ def test_one_that_is_late_and_begins_anew_does_not_keep_the_others_waiting() -> 
     assert watch.clock.getDelayedCalls() == []
 
 
+def test_one_that_cannot_be_told_keeps_nobody_else_waiting() -> None:
+    """A bug meets one session alone."""
+
+    def fails(item: str) -> None:
+        if item == "a":
+            raise RuntimeError("a bug")
+
+    watch = Watch(fails)
+    for item in "abc":
+        watch.deadlines.add(item)
+    with pytest.raises(RuntimeError):
+        watch.clock.advance(3.1)
+    watch.pass_time(SLACK)
+    assert watch.late() == ["a", "b", "c"]
+    watch.deadlines.add("d")
+    watch.pass_time(3.1)
+    assert watch.late() == ["a", "b", "c", "d"]
+    assert watch.clock.getDelayedCalls() == []
+
+
 def test_stop_forgets_all(watch: Watch) -> None:
     watch.deadlines.stop()
     watch.deadlines.add("a")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distbal.evidence import FIRST_PAUSE, LONGEST_PAUSE, SHORTEST_TRIAL, SUSPECT_AFTER, Answers, Connects, Evidence
+from distbal.hosts import Farm, HostSpec
 from distbal.outcomes import CONNECT_FAILURES, FAILURES, Outcome, Traffic
 from distbal.requests import Lease, Ticket
 from distbal.scheduler import Decisions, Scheduler
@@ -154,6 +155,84 @@ def test_a_pause_outlives_a_reload_but_not_the_host() -> None:
     fail(farm, granted(ask(farm)), NOW)
     farm.configure(farm.farm, NOW)
     assert not shown(farm, "dark").up
+
+
+def test_an_old_job_that_ends_well_ends_no_trial() -> None:
+    """It is older than what went wrong: the one on trial will tell."""
+    farm = scheduler(spec("dark", 4, 0))
+    old, new = granted(ask(farm)), granted(ask(farm))
+    farm.release(new, Outcome.REFUSED, NOW + 1, REFUSED)
+    back = NOW + 1 + FIRST_PAUSE
+    farm.wake(back)
+    first, second = ask(farm, now=back), ask(farm, now=back)
+    assert given(farm.release(old, Outcome.ANSWERED, back + 1, ANSWERED)) == [(first.id, "dark")]
+    assert host_of(second) == "", "one at a time"
+    assert shown(farm, "dark").capacity == 1
+    assert given(farm.release(granted(first), Outcome.ANSWERED, back + 2, ANSWERED)) == [(second.id, "dark")]
+    assert shown(farm, "dark").capacity == 4
+    assert shown(farm, "dark").verdicts == ()
+
+
+# -- a host whose address changes
+
+
+def at(address: str, slots: int = 4) -> HostSpec:
+    return HostSpec("box", slots, 0, address=(address, 3632))
+
+
+def test_a_host_with_another_address_is_as_good_as_new() -> None:
+    farm = scheduler(at("10.0.1.1"))
+    for number in range(SUSPECT_AFTER):
+        farm.release(granted(ask(farm, f"10.0.0.{number}")), Outcome.NO_ANSWER, NOW, SILENT)
+    for _ in range(3):
+        # three pauses, each after a job on trial but the first
+        farm.wake(now := farm.due or NOW)
+        farm.release(granted(ask(farm, now=now)), Outcome.REFUSED, now + 1, REFUSED)
+    before = shown(farm, "box")
+    assert (before.up, before.suspect) == (False, True)
+    waiting = ask(farm, now=now + 2)
+    assert given(farm.configure(Farm((at("10.0.1.2"),)), now + 2)) == [(waiting.id, "box")]
+    moved = shown(farm, "box")
+    assert (moved.up, moved.suspect, moved.capacity, moved.verdicts) == (True, False, 4, ())
+    assert farm.due is None
+    assert moved.failures == before.failures, "what happened did happen"
+    # and its first pause is a first one
+    farm.release(granted(ask(farm, now=now + 3)), Outcome.REFUSED, now + 4, REFUSED)
+    assert farm.due == now + 4 + FIRST_PAUSE
+    assert not shown(farm, "box").suspect
+
+
+def test_what_could_not_connect_to_the_old_address_says_nothing_of_the_new_one() -> None:
+    farm = scheduler(at("10.0.1.1"))
+    old = granted(ask(farm))
+    farm.configure(Farm((at("10.0.1.2"),)), NOW + 1)
+    farm.release(old, Outcome.TIMED_OUT, NOW + 3, REFUSED)
+    assert shown(farm, "box").up
+    assert farm.verdict("box", "connect") is None
+    farm.release(granted(ask(farm, now=NOW + 4)), Outcome.TIMED_OUT, NOW + 7, REFUSED)
+    assert not shown(farm, "box").up
+
+
+def test_the_same_address_again_changes_nothing() -> None:
+    farm = scheduler(at("10.0.1.1"))
+    for number in range(SUSPECT_AFTER):
+        farm.release(granted(ask(farm, f"10.0.0.{number}")), Outcome.NO_ANSWER, NOW, SILENT)
+    farm.release(granted(ask(farm)), Outcome.REFUSED, NOW + 1, REFUSED)
+    before = shown(farm, "box")
+    farm.configure(Farm((at("10.0.1.1", 2),)), NOW + 2)
+    after = shown(farm, "box")
+    assert (after.up, after.suspect, after.verdicts) == (False, True, before.verdicts)
+    assert farm.due == NOW + 1 + FIRST_PAUSE
+
+
+def test_what_others_say_of_a_host_stays_when_it_moves() -> None:
+    farm = scheduler(at("10.0.1.1"))
+    farm.report("box", says(up=False))
+    farm.configure(Farm((at("10.0.1.2"),)), NOW + 1)
+    assert not shown(farm, "box").up
+
+
+# -- the queue
 
 
 def test_a_job_that_is_tried_again_goes_before_all_who_wait() -> None:

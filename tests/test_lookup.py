@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -11,10 +13,11 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
 
 from distbal import lookup
-from distbal.lookup import AGAIN, FRESH, Lookup, NotFoundError, Place, SystemResolver
-from tests.peers import with_ipv6
+from distbal.lookup import AGAIN, FRESH, MOST_AT_ONCE, Lookup, NotFoundError, Place, SystemResolver
+from tests.peers import until, with_ipv6
 from tests.support import LoggedErrors
 
 BOX = ("box.invalid", 3632)
@@ -201,3 +204,57 @@ async def test_what_the_system_cannot_find_fails_in_words() -> None:
         await SystemResolver(reactor)("nowhere.invalid", 3632)
     with pytest.raises(NotFoundError, match=r"\S"):
         await SystemResolver(reactor)("x" * 300, 3632)
+
+
+@pytest_twisted.ensureDeferred
+async def test_names_that_are_not_answered_hold_up_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of names that is gone holds each question up for half a minute."""
+    system = socket.getaddrinfo
+    hanging: list[threading.Thread] = []
+    answers = threading.Event()
+
+    def asked(host: str, *args: object, **more: object) -> object:
+        if host == "slow.invalid":
+            hanging.append(threading.current_thread())
+            answers.wait()
+        return system("127.0.0.1", *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lookup.socket, "getaddrinfo", asked)  # type: ignore[attr-defined]
+    resolver = SystemResolver(reactor)
+    others: ThreadPool = reactor.getThreadPool()  # type: ignore[attr-defined]
+    busy = len(others.working)
+    slow = [resolver("slow.invalid", 3632) for _ in range(MOST_AT_ONCE - 1)]
+    try:
+        await until(lambda: len(hanging) == MOST_AT_ONCE - 1, "as many questions at once")
+        assert await resolver("fast.invalid", 3632) == [ONE]
+        assert len(others.working) == busy, "the reactor's threads are for others"
+        more = [resolver("slow.invalid", 3632) for _ in range(10)]
+        await until(lambda: len(hanging) == MOST_AT_ONCE, "one more")
+        assert all(thread.daemon for thread in hanging), "nobody waits for them at the end"
+    finally:
+        answers.set()
+    for one in slow + more:
+        assert await one == [ONE]
+    assert len(set(hanging)) <= MOST_AT_ONCE
+
+
+#: a daemon that is told to stop while it looks a name up
+STOPS = """
+import socket, threading
+from twisted.internet import reactor
+from distbal.lookup import SystemResolver
+
+def asked(*args, **more):
+    reactor.callFromThread(reactor.stop)
+    threading.Event().wait()
+
+socket.getaddrinfo = asked
+reactor.callWhenRunning(SystemResolver(reactor), "slow.invalid", 3632)
+reactor.run()
+print("stopped")
+"""
+
+
+def test_a_name_that_is_not_answered_does_not_hold_up_the_end() -> None:
+    done = subprocess.run([sys.executable, "-c", STOPS], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")

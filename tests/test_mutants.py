@@ -194,6 +194,12 @@ MUTANTS = (
         "elif outcome is Outcome.ANSWERED:",
     ),
     Mutant(
+        "an old job that is answered ends a trial",
+        "scheduler.py",
+        "elif outcome is Outcome.ANSWERED and host.evidence.proves(lease.granted):",
+        "elif outcome is Outcome.ANSWERED and host.health.up:",
+    ),
+    Mutant(
         "a host that was reached serves nobody who waits",
         "scheduler.py",
         "return self._changed([host], now) if self._reached(host) else []",
@@ -246,6 +252,43 @@ MUTANTS = (
         "evidence.py",
         "            self._answers.succeeded()\n",
         "            pass\n",
+    ),
+    # -- hosts that have another address
+    Mutant(
+        "a host that moved is still down",
+        "scheduler.py",
+        "                    known.health.forget(evidence.SOURCE)\n                    self._note_expiry(known)\n",
+        "                    self._note_expiry(known)\n",
+    ),
+    Mutant(
+        "a host that moved is still suspect",
+        "scheduler.py",
+        "                    known.suspect = False\n",
+        "",
+    ),
+    Mutant(
+        "what a host's old address told of three clients counts at the new one",
+        "evidence.py",
+        "        self._connects.moved(now)\n        self._answers = Answers()\n",
+        "        self._connects.moved(now)\n",
+    ),
+    Mutant(
+        "a host that moved begins with a long pause",
+        "evidence.py",
+        "        self.pause = 0.0\n        self._failed = now\n",
+        "        self._failed = now\n",
+    ),
+    Mutant(
+        "a job that could not connect to the old address takes the new one out",
+        "evidence.py",
+        "        self.pause = 0.0\n        self._failed = now\n",
+        "        self.pause = 0.0\n",
+    ),
+    Mutant(
+        "every reload is a move",
+        "scheduler.py",
+        "if known.spec.address != spec.address:",
+        "if True:",
     ),
 )
 

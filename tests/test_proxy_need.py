@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -10,10 +12,13 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
+from distbal.outcomes import Outcome
+from distbal.proxy import flow
+from distbal.proxy.pipes import USUAL
 from distbal.proxy.splice import COST
 from tests.peers import readable, until
 from tests.ports import texts
-from tests.proxies import House, Server, both_relays, descriptors_stay, heard, noise, read, relayed, turns
+from tests.proxies import House, Server, both_relays, descriptors_stay, gone, heard, noise, read, relayed, turns
 from tests.support import LoggedErrors, descriptors_left, room_for
 from tests.test_listening import ordinary_user
 
@@ -42,6 +47,98 @@ async def test_a_session_that_finds_no_descriptor_is_cut_off_and_no_host_is_blam
             assert house.host().failures == {}
             async with relayed(house, server) as (client, _):
                 assert client.silence()
+
+
+@pytest.mark.parametrize("whom", ["client", "server"])
+@pytest_twisted.ensureDeferred
+async def test_whom_the_system_does_not_watch_is_closed_once(whom: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It watches so many for each user (fs.epoll.max_user_watches). A number that is closed twice may be somebody else's."""
+    watched: list[int] = []
+    closed: list[int] = []
+    close = os.close
+
+    def closes(descriptor: int) -> None:
+        closed.append(descriptor)
+        close(descriptor)
+
+    with Server() as server:
+        house = House(server.spec())
+        async with house.serves("spliced"):
+            register = house.loop._register
+
+            def registers(descriptor: int, events: int) -> None:
+                watched.append(descriptor)
+                if len(watched) > (whom == "server"):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                register(descriptor, events)
+
+            house.loop._register = registers
+            monkeypatch.setattr(os, "close", closes)
+            with house.client(b"hello") as client, capturedLogs() as events:
+                await gone(client)
+            monkeypatch.undo()
+            house.loop._register = register
+            assert closed.count(watched[-1]) == 1
+            assert texts(events) == ["127.0.0.1 is cut off: No space left on device"]
+            assert house.outcomes() == ([] if whom == "client" else [Outcome.CUT_OFF])
+            assert house.host().failures == {}
+            if whom == "server":
+                with await server.accept() as end:
+                    await gone(end)
+            async with relayed(house, server) as (client, _):
+                assert client.silence()
+
+
+#: what may be under way when the system has no memory for it
+MOVES = ["first bytes", "more bytes", "to the server", "to the client"]
+
+
+@pytest.mark.parametrize("error", [errno.ENOMEM, errno.ENOBUFS], ids=errno.errorcode.get)
+@pytest.mark.parametrize("move", MOVES)
+@pytest_twisted.ensureDeferred
+async def test_a_system_without_memory_is_no_peer_s_fault(move: str, error: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def splice(*_: object) -> int:
+        raise OSError(error, os.strerror(error))
+
+    with Server() as server, capturedLogs() as events:
+        house = House(server.spec())
+        async with house.serves("spliced"):
+            with ExitStack() as stack:
+                speaker = meets_it = stack.enter_context(house.client(b"" if move == "first bytes" else b"hello"))
+                if move != "first bytes":
+                    end = stack.enter_context(await server.accept())
+                    assert await read(end, 5) == b"hello"
+                if move == "more bytes":
+                    speaker = meets_it = stack.enter_context(house.client(b"waits"))
+                    await house.becomes(lent=1, waiting=1)
+                elif move == "to the client":
+                    speaker = end
+                monkeypatch.setattr(flow, "_splice", splice)
+                speaker.send(b"and more")
+                assert await heard(meets_it) == (b"", False)
+                monkeypatch.undo()
+                await house.becomes(lent=1 if move == "more bytes" else 0)
+        if move.startswith("to"):
+            assert house.outcomes() == [Outcome.CUT_OFF]
+            assert house.host().failures == {}
+    assert texts(events) == [f"127.0.0.1 is cut off: {os.strerror(error)}"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_waiter_that_speaks_where_the_server_should_keeps_no_large_pipe() -> None:
+    with Server() as server:
+        house = House(server.spec(), server_first=True)
+        async with house.serves("spliced"):
+            with house.client() as holder, house.client() as waiter:
+                await house.becomes(lent=1, waiting=1)
+                (session,) = [one for one in house.sessions if one.ticket is not None]
+                waiter.send(b"early")
+                await until(lambda: session.up.pipe is not None, "its first bytes")  # type: ignore[attr-defined]
+                assert session.up.pipe.size == USUAL  # type: ignore[attr-defined]
+                holder.close()
+                (await server.accept()).close()
+                with await server.accept() as end:
+                    assert await read(end, 5) == b"early"
 
 
 @pytest_twisted.ensureDeferred
@@ -98,6 +195,26 @@ async def test_six_hundred_sessions_of_an_ordinary_user_at_once(relay: str, many
 
 
 # -- bugs
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_what_cannot_be_closed_gives_its_slot_back_all_the_same(relay: str) -> None:
+    with Server() as server:
+        house = House(server.spec())
+        async with house.open(relay), relayed(house, server):
+            (session,) = house.sessions
+            lacks = "_loop" if relay == "spliced" else "_client"
+            has, server_side = getattr(session, lacks), session._server  # type: ignore[attr-defined]
+            setattr(session, lacks, None)
+            with pytest.raises(AttributeError):
+                session.end(Outcome.CUT_OFF)
+            setattr(session, lacks, has)
+            if relay == "streams":
+                server_side.abortConnection()
+            assert house.lent == 0
+            assert len(house.proxy.young) == 0
+        assert house.outcomes() == [Outcome.CUT_OFF]
 
 
 @both_relays

@@ -14,11 +14,13 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from distbal.proxy.pipes import KEPT, LARGE, MOST_LARGE, USUAL, Pipe, Pipes, StarvedError
+from distbal.proxy.pipes import KEPT, LARGE, MOST_LARGE, REFUSED, USUAL, Pipe, Pipes, StarvedError
 from tests.loops import open_descriptors
 from tests.ports import texts
 from tests.support import descriptors_left
 from tests.test_listening import ordinary_user
+
+REFUSAL = f"pipes hold {USUAL} bytes instead of {LARGE}: [Errno {errno.EPERM}] Operation not permitted"
 
 
 @pytest.fixture
@@ -171,5 +173,56 @@ def test_an_ordinary_user_s_budget_may_be_used_up(pipes: Pipes) -> None:
             os.write(pipe.write, b"hello")
             assert os.read(pipe.read, 10) == b"hello"
             pipes.give_back(pipe)
-    said = f"pipes hold {USUAL} bytes instead of {LARGE}: [Errno {errno.EPERM}] Operation not permitted"
-    assert texts(events) == [said], "once, not for each"
+    assert texts(events) == [REFUSAL], "once, not for each"
+
+
+def test_what_is_refused_is_not_asked_for_again_at_once_and_usual_ones_do_meanwhile(pipes: Pipes, clock: Clock) -> None:
+    with capturedLogs() as events:
+        with budget_used_up(), ordinary_user():
+            pipes.give_back(usual := pipes.borrow())
+            before = open_descriptors()
+            assert pipes.borrow() is usual, "as good as any that could be made"
+            pipes.give_back(usual)
+            assert open_descriptors() == before
+        # the others are gone, but that is not known
+        clock.advance(REFUSED - 0.1)
+        lent = [pipes.borrow() for _ in range(3)]
+        assert [pipe.size for pipe in lent] == [USUAL] * 3
+        clock.advance(0.2)
+        for pipe in lent:
+            pipes.give_back(pipe)
+        large = pipes.borrow()
+        assert (large.size, capacity(large)) == (LARGE, LARGE)
+        pipes.give_back(large)
+        assert pipes.borrow() is large
+        pipes.give_back(large)
+    assert texts(events) == [REFUSAL]
+
+
+def test_a_budget_that_stays_used_up_is_told_once(pipes: Pipes, clock: Clock) -> None:
+    """Not for each job whose pipe was large once, and not each time that it is tried again."""
+    with capturedLogs() as events:
+        large = [pipes.borrow() for _ in range(5)]
+        with budget_used_up(), ordinary_user():
+            for pipe in large:
+                fill(pipe, b"first bytes", 1)
+                pipes.shrink(pipe)
+                pipes.give_back(pipes.borrow())
+            for _ in range(5):
+                clock.advance(REFUSED + 0.1)
+                lent = [pipes.borrow() for _ in range(3)]
+                assert {pipe.size for pipe in lent} == {USUAL}
+                for pipe in lent:
+                    pipes.give_back(pipe)
+        assert texts(events) == [REFUSAL]
+        for pipe in large:
+            pipes.give_back(pipe)
+        # it may be told again when it was well in between
+        clock.advance(REFUSED + 0.1)
+        lent = [pipes.borrow() for _ in range(5)]
+        assert LARGE in {pipe.size for pipe in lent}
+        with budget_used_up(), ordinary_user():
+            lent += [pipes.borrow() for _ in range(5)]
+        for pipe in lent:
+            pipes.give_back(pipe)
+    assert texts(events) == [REFUSAL] * 2

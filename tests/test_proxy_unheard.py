@@ -15,6 +15,7 @@ from distbal.outcomes import Outcome
 from distbal.proxy.session import LOOK_TIME
 from distbal.proxy.streams import MOST_HELD
 from tests.peers import Peer
+from tests.ports import our_end
 from tests.proxies import (
     RELAYS,
     Hole,
@@ -51,6 +52,12 @@ def look(house: House, relay: str) -> None:
 
 def is_not_read(session: Any) -> bool:
     return not session.up.wants if hasattr(session, "up") else bool(session._paused)
+
+
+def little_room(end: Peer) -> None:
+    """Let little be on its way to a server that does not read."""
+    with our_end(end.sock) as ours:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
 
 
 async def says_too_much(client: Peer, session: Any) -> bytes:
@@ -161,6 +168,7 @@ async def test_who_leaves_while_its_server_does_not_read_gives_the_slot_back(rel
         server.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         house = House(server.spec())
         async with house.serves(relay), relayed(house, server) as (client, end):
+            little_room(end)
             await says_too_much(client, house.sessions[0])
             for _ in range(2):
                 look(house, relay)
@@ -207,6 +215,7 @@ async def test_who_has_said_all_and_is_not_read_has_not_left(relay: str, server_
             if server_ended:
                 end.half_close()
                 assert await heard(client) == (b"", True)
+            little_room(end)
             said = await says_too_much(client, house.sessions[0])
             client.half_close()
             for _ in range(2):
@@ -231,6 +240,7 @@ async def test_where_ends_are_passed_on_who_is_reset_while_it_is_not_read_gives_
         async with house.serves(relay), relayed(house, server) as (client, end):
             end.half_close()
             assert await heard(client) == (b"", True)
+            little_room(end)
             await says_too_much(client, house.sessions[0])
             client.reset()
             await turns()

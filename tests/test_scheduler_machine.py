@@ -30,6 +30,8 @@ from tests.model import Model
 NAMES = ("alpha", "beta", "gamma", "delta", "epsilon")
 POOLS = ("default", "arm")
 CLIENTS = ("10.0.0.1", "10.0.0.2", "10.0.0.3")
+#: where a host may be
+ADDRESSES = (("10.0.1.1", 3632), ("10.0.1.2", 3632))
 #: as if an earlier process had given out some
 FIRST_ID = 42
 #: attempts that the history remembers: few, so that some are forgotten
@@ -53,7 +55,7 @@ traffics = st.sampled_from(
     ]
 )
 #: what happens to a host in a breakdown
-SCRIPT = ("fails all", "fails one", "pauses", "pauses", "is reached", "answers", "another build", "another order")
+SCRIPT = ("fails all", "fails one", "pauses", "pauses", "is reached", "answers", "another build", "another order", "moves")
 #: where a job that could not be connected is tried again, if it is
 retries = st.sampled_from(["never", "anywhere", "anywhere", "elsewhere"])
 
@@ -66,7 +68,8 @@ def host_lists(draw: st.DrawFn) -> tuple[HostSpec, ...]:
     for name in draw(st.lists(names, min_size=1, max_size=len(NAMES), unique=True)):
         rank += draw(st.integers(0, 1))
         pools = draw(st.sampled_from([("default",), ("default",), ("arm",), ("default", "arm"), ("arm", "default")]))
-        hosts.append(HostSpec(name, draw(st.integers(1, 4)), rank, pools=pools))
+        address = draw(st.sampled_from([ADDRESSES[0], *ADDRESSES]))
+        hosts.append(HostSpec(name, draw(st.integers(1, 4)), rank, address=address, pools=pools))
     return tuple(hosts)
 
 
@@ -156,6 +159,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             elif word == "another order":
                 farm = self.scheduler.farm
                 self.configure(replace(farm, order="fifo" if farm.order == "fair" else "fair"))
+            elif word == "moves":
+                self.move(name)
             elif word == "pauses" and verdict is not None and verdict.expires is not None:
                 self.pass_time(max(0.0, verdict.expires - self.now), "in time")
             for _ in range({"fails all": 8, "fails one": 1}.get(word, 0)):
@@ -254,10 +259,19 @@ class SchedulerMachine(RuleBasedStateMachine):
         if slots and name in self.in_file():
             hosts = tuple(replace(spec, slots=slots) if spec.name == name else spec for spec in farm.hosts)
         elif slots:
-            hosts = (*farm.hosts, HostSpec(name, slots, len(NAMES), pools=POOLS))
+            hosts = (*farm.hosts, HostSpec(name, slots, len(NAMES), address=ADDRESSES[0], pools=POOLS))
         else:
             hosts = tuple(spec for spec in farm.hosts if spec.name != name)
         self.configure(replace(farm, hosts=hosts))
+
+    @rule(name=names)
+    def move(self, name: str) -> None:
+        """Give it its other address, if it is in the file."""
+        farm = self.scheduler.farm
+        hosts = (
+            replace(spec, address=ADDRESSES[spec.address == ADDRESSES[0]]) if spec.name == name else spec for spec in farm.hosts
+        )
+        self.configure(replace(farm, hosts=tuple(hosts)))
 
     def configure(self, farm: Farm) -> None:
         grants = self.scheduler.configure(farm, self.now)

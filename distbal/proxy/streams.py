@@ -319,12 +319,13 @@ class StreamSession(Session):
 
     def stop(self) -> None:
         """Everything ends, without a word to anybody."""
+        # an answer that is cut short must not look like a whole one
+        in_mid_answer = self.state == RELAYING or (self.state == PARTING and not self._told)
         if self.state == CONNECTING:
             self.give_up_connecting()
         self.state = OVER
         self.ticket = None
-        self._left = True
-        self.close(reset=False)
+        self.close(reset=in_mid_answer)
 
 
 @implementer(IHalfCloseableProtocol)
