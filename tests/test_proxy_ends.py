@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 from collections.abc import Iterator
 
@@ -13,36 +12,32 @@ from twisted.logger import capturedLogs
 
 from distbal.outcomes import Outcome
 from distbal.proxy.session import CONNECT_TIME, PARTING_TIME, STALL_TIME
-from tests.peers import Peer, until
+from tests.peers import until
 from tests.ports import our_end, texts
-from tests.proxies import House, Server, both_relays, descriptors_stay, gone, heard, noise, read, relayed, turns
+from tests.proxies import (
+    SMALL,
+    House,
+    Server,
+    both_relays,
+    descriptors_stay,
+    gone,
+    heard,
+    noise,
+    read,
+    relayed,
+    sends_all,
+    stuck,
+    stuff,
+    turns,
+)
 
 #: more than all buffers on the way hold
 MUCH = 24_000_000
-SMALL = 1 << 16
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     yield from descriptors_stay()
-
-
-async def sends_all(peer: Peer, data: bytes) -> None:
-    """Send it and close. What did not go because the other side is gone, did not."""
-    try:
-        await peer.send_much(data)
-    except (BrokenPipeError, ConnectionResetError):
-        return
-    finally:
-        peer.close()
-
-
-async def stuck(house: House) -> None:
-    """Wait until no more bytes move."""
-    before = None
-    while before != (now := [session.moved() for session in house.sessions]):
-        before = now
-        await turns()
 
 
 # -- nothing is lost
@@ -129,15 +124,6 @@ async def test_what_a_client_says_to_a_server_that_has_closed_does_not_destroy_t
             client.close()
             await house.becomes(lent=0)
         assert house.outcomes() == [Outcome.ANSWERED]
-
-
-async def stuff(peer: Peer, house: House) -> None:
-    """Send as much as fits."""
-    for _ in range(3):
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                peer.sock.send(bytes(1 << 16))
-        await stuck(house)
 
 
 @both_relays
