@@ -6,6 +6,8 @@ The reactor moves the bytes; what takes time (a pause, a deadline, somebody's pa
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import random
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -194,6 +196,14 @@ def noise(count: int, seed: int = 0) -> bytes:
 
 class StrictLoop(HotLoop):
     """A hot loop that sees to it that no new descriptor is watched while others still have an event to come."""
+
+    def watches_no_more(self) -> None:
+        """From now on the system has no room for another, as where fs.epoll.max_user_watches is reached."""
+
+        def register(descriptor: int, events: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        self._register = register
 
     def add(self, descriptor: int, events: int, watcher: Watcher) -> None:
         assert not self._serving, "its number may be that of one that was closed a moment ago"

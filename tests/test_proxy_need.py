@@ -10,10 +10,11 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
+from distbal.outcomes import Outcome
 from distbal.proxy.splice import COST
 from tests.peers import readable, until
 from tests.ports import texts
-from tests.proxies import House, Server, both_relays, descriptors_stay, heard, noise, read, relayed, turns
+from tests.proxies import House, Server, both_relays, descriptors_stay, gone, heard, noise, read, relayed, turns
 from tests.support import LoggedErrors, descriptors_left, room_for
 from tests.test_listening import ordinary_user
 
@@ -26,22 +27,52 @@ def nothing_is_left() -> Iterator[None]:
 # -- what we lack ourselves
 
 
-@pytest.mark.parametrize("left", [1, 2, 3])
+@pytest.mark.parametrize(("relay", "left"), [("spliced", 1), ("spliced", 2), ("spliced", 3), ("streams", 1)])
 @pytest_twisted.ensureDeferred
-async def test_a_session_that_finds_no_descriptor_is_cut_off_and_no_host_is_blamed(left: int) -> None:
-    """One is taken by accepting it, two by the pipe, one by the connect."""
+async def test_a_session_that_finds_no_descriptor_is_cut_off_and_no_host_is_blamed(relay: str, left: int) -> None:
+    """One is taken by accepting it, two by the pipe where there is one, one by the connect."""
     with Server() as server:
         house = House(server.spec())
-        async with house.serves("spliced"):
+        async with house.serves(relay):
             with house.client(b"hello") as client, capturedLogs() as events, descriptors_left(left):
                 await readable(client.sock)
                 assert await heard(client) == (b"", False)
-            reason = "Too many open files" if left == 3 else "there is no pipe for it: Too many open files"
-            assert texts(events) == [f"127.0.0.1 is cut off: {reason}"]
+            no_pipe = relay == "spliced" and left < 3
+            reason = "there is no pipe for it: Too many open files" if no_pipe else "Too many open files"
+            assert [line for line in texts(events) if "cut off" in line] == [f"127.0.0.1 is cut off: {reason}"]
             assert house.verdict() is None
             assert house.host().failures == {}
             async with relayed(house, server) as (client, _):
                 assert client.silence()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_session_whose_server_cannot_be_watched_is_cut_off_and_no_host_is_blamed() -> None:
+    with Server() as server, Server() as other:
+        house = House(server.spec(), other.spec("other", 1, 1))
+        async with house.serves("spliced"), relayed(house, server) as (holder, _), relayed(house, other):
+            with house.client(b"hello") as client, capturedLogs() as events:
+                await house.becomes(lent=2, waiting=1)
+                house.loop.watches_no_more()
+                holder.close()
+                assert await heard(client) == (b"", False)
+            assert texts(events) == ["127.0.0.1 is cut off: No space left on device"]
+            await house.becomes(lent=1)
+            assert house.outcomes() == [Outcome.CLOSED, Outcome.CUT_OFF]
+            assert house.verdict() is None
+            assert house.host().failures == {}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_cannot_be_watched_is_closed_before_it_asks() -> None:
+    with Server() as server:
+        house = House(server.spec())
+        async with house.serves("spliced"):
+            house.loop.watches_no_more()
+            with house.client(b"hello") as client, capturedLogs() as events:
+                await gone(client)
+            assert texts(events) == ["127.0.0.1 is cut off: No space left on device"]
+            assert house.counts["asked"] == 0
 
 
 @pytest_twisted.ensureDeferred
