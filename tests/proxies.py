@@ -200,7 +200,7 @@ class StrictLoop(HotLoop):
     def watches_no_more(self) -> None:
         """From now on the system has no room for another, as where fs.epoll.max_user_watches is reached."""
 
-        def register(descriptor: int, events: int) -> None:
+        def register(descriptor: Any, events: int) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         self._register = register
