@@ -46,6 +46,8 @@ from tests.peers import Peer, readable, until
 RELAYS = {"spliced": "127.0.0.1:0", "streams": "tcp:0:interface=127.0.0.1:backlog=4096"}
 
 both_relays = pytest.mark.parametrize("relay", list(RELAYS))
+#: more than all buffers on the way hold
+MUCH = 24_000_000
 #: a receive buffer that much does not fit into
 SMALL = 1 << 16
 every_way_to_leave = pytest.mark.parametrize(
@@ -175,6 +177,12 @@ async def expect(house: House, server: Server, client: Peer, said: bytes) -> Non
         assert await heard(client) == (b"done", True)
 
 
+def lose_patience(descriptor: int) -> None:
+    """Let the system give this connection up at the first thing that the other side does not acknowledge or take at once."""
+    with socket.socket(fileno=os.dup(descriptor)) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1)
+
+
 async def turns(number: int = 20) -> None:
     """Let the reactor turn: what had happened is served then."""
     for _ in range(number):
@@ -200,7 +208,7 @@ class StrictLoop(HotLoop):
     def watches_no_more(self) -> None:
         """From now on the system has no room for another, as where fs.epoll.max_user_watches is reached."""
 
-        def register(descriptor: Any, events: int) -> None:
+        def register(*_: object) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         self._register = register

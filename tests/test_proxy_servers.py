@@ -15,8 +15,27 @@ from distbal.evidence import FIRST_PAUSE
 from distbal.outcomes import Outcome
 from distbal.proxy.session import CONNECT_TIME
 from tests.peers import Peer, until
-from tests.ports import texts
-from tests.proxies import Hole, House, Nobody, Server, both_relays, descriptors_stay, expect, heard, noise, read, relayed, turns
+from tests.ports import our_end, texts
+from tests.proxies import (
+    MUCH,
+    SMALL,
+    Hole,
+    House,
+    Nobody,
+    Server,
+    both_relays,
+    descriptors_stay,
+    expect,
+    heard,
+    lose_patience,
+    noise,
+    read,
+    relayed,
+    sends_all,
+    stuck,
+    stuff,
+    turns,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -124,6 +143,40 @@ async def test_a_job_without_any_host_is_hung_up_on_after_queue_wait(relay: str)
                 house.clock.advance(0.2)
                 assert (await heard(client))[0] == b""
         assert house.counts == {"asked": 3, "granted": 2, "ended": 2, "withdrawn": 0, "refused": 1}
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_queue_wait_counts_from_the_moment_when_a_job_first_asked(relay: str) -> None:
+    with Hole() as hole:
+        house = House(hole.spec(), wait=5)
+        async with house.serves(relay):
+            with house.client(b"hello") as client:
+                await house.becomes(lent=1)
+                await turns()
+                house.clock.advance(CONNECT_TIME + 0.1)
+                await house.becomes(lent=0, waiting=1)
+                house.clock.advance(1.8)
+                assert house.waiting == 1
+                house.clock.advance(0.2)
+                assert house.waiting == 0
+                assert (await heard(client))[0] == b""
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_the_system_gives_a_connect_up_first_the_host_did_not_answer() -> None:
+    with Hole() as hole, Server() as server:
+        house = House(hole.spec("dark"), server.spec("good", 1, 1))
+        async with house.serves("spliced"):
+            with house.client(b"hello") as client:
+                await house.becomes(lent=1)
+                (session,) = house.sessions
+                lose_patience(session._server)  # type: ignore[attr-defined]
+                await expect(house, server, client, b"hello")
+        assert house.outcomes() == [Outcome.TIMED_OUT, Outcome.ANSWERED]
+        verdict = house.verdict("dark")
+        assert verdict is not None
+        assert verdict.reason == "did not answer"
 
 
 # -- servers that fail a job that they have
@@ -244,7 +297,45 @@ async def test_three_clients_without_an_answer_make_a_host_suspect_and_an_answer
     assert "odd answers again" in lines
 
 
+@pytest.mark.parametrize("answered", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_a_server_whose_machine_vanishes_has_lost_its_job(answered: bool) -> None:
+    """It is no way to turn a client away: the job was broken off, whether there was the beginning of an answer or not."""
+    with Server() as server, capturedLogs() as events:
+        house = House(server.spec(), verbose=True)
+        async with house.serves("spliced"), relayed(house, server) as (client, end):
+            if answered:
+                end.send(b"in part")
+                assert await read(client, 7) == b"in part"
+            with our_end(end.sock) as ours:
+                lose_patience(ours.fileno())
+            # it reads no more, and what it has not acknowledged is given up
+            await stuff(client, house)
+            await house.becomes(lent=0)
+            assert not (await heard(client))[1]
+        assert house.outcomes() == [Outcome.BROKEN]
+        assert house.host().failures == {"broken": 1}
+    assert "<Ticket 1 of 127.0.0.1 for default> is over: broken" in texts(events)
+
+
 # -- accounting
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_what_a_server_that_died_was_not_sent_is_not_counted(relay: str) -> None:
+    with Server() as server:
+        house = House(server.spec())
+        server.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+        async with house.serves(relay), relayed(house, server) as (client, end):
+            sending = Deferred.fromCoroutine(sends_all(client, noise(MUCH)))
+            await stuck(house)
+            (session,) = house.sessions
+            sent, _ = session.moved()
+            end.reset()
+            await house.becomes(lent=0)
+            await sending
+        assert house.host().sent == sent
 
 
 @both_relays
