@@ -208,7 +208,7 @@ class StrictLoop(HotLoop):
     def watches_no_more(self) -> None:
         """From now on the system has no room for another, as where fs.epoll.max_user_watches is reached."""
 
-        def register(*_: object) -> None:
+        def register(fd: Any, eventmask: int = 0) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         self._register = register

@@ -127,6 +127,27 @@ async def test_six_hundred_sessions_of_an_ordinary_user_at_once(relay: str, many
         assert (host.sent, host.received, host.failures) == (600 * len(said), 600 * len(answer), {})
 
 
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_a_session_whose_lease_is_lost_is_cut_off_and_gives_nothing_back(relay: str) -> None:
+    """As with leases that come from another process: it knows already that this one is over."""
+    with Server() as server, capturedLogs() as events:
+        house = House(server.spec(), verbose=True)
+        async with house.serves(relay), relayed(house, server) as (client, end):
+            (session,) = house.sessions
+            lease = session.lease
+            assert lease is not None
+            house.leases.release(lease, Outcome.CUT_OFF)
+            async with relayed(house, server):
+                # the slot is another one's by now
+                session.lost(lease, "its source is gone")
+                assert await heard(client) == (b"", False)
+                await gone(end)
+                assert house.lent == 1
+        assert house.counts["ended"] == 2
+    assert "<Ticket 1 of 127.0.0.1 for default> is over: its source is gone" in texts(events)
+
+
 # -- bugs
 
 

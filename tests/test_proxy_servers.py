@@ -297,20 +297,25 @@ async def test_three_clients_without_an_answer_make_a_host_suspect_and_an_answer
     assert "odd answers again" in lines
 
 
+@pytest.mark.parametrize("shows", ["reading", "writing"])
 @pytest.mark.parametrize("answered", [False, True])
 @pytest_twisted.ensureDeferred
-async def test_a_server_whose_machine_vanishes_has_lost_its_job(answered: bool) -> None:
+async def test_a_server_whose_machine_vanishes_has_lost_its_job(answered: bool, shows: str) -> None:
     """It is no way to turn a client away: the job was broken off, whether there was the beginning of an answer or not."""
     with Server() as server, capturedLogs() as events:
         house = House(server.spec(), verbose=True)
+        server.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 5000)
         async with house.serves("spliced"), relayed(house, server) as (client, end):
             if answered:
                 end.send(b"in part")
                 assert await read(client, 7) == b"in part"
             with our_end(end.sock) as ours:
                 lose_patience(ours.fileno())
-            # it reads no more, and what it has not acknowledged is given up
-            await stuff(client, house)
+            # it reads no more, and what it has not taken is given up
+            if shows == "writing":
+                await stuff(client, house)
+            else:
+                client.send(bytes(100_000))
             await house.becomes(lent=0)
             assert not (await heard(client))[1]
         assert house.outcomes() == [Outcome.BROKEN]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
+from distbal.outcomes import Outcome
+from distbal.proxy import flow
 from distbal.proxy.session import CONNECT_TIME, PARTING_TIME, STALL_TIME
 from tests.peers import until
 from tests.ports import our_end, texts
@@ -158,3 +163,31 @@ async def test_a_session_that_lasts_would_notice_a_server_that_vanished(relay: s
                 assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
                 assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
                 assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+
+
+@pytest.mark.parametrize("state", ["waiting", "relaying"])
+@pytest_twisted.ensureDeferred
+async def test_a_client_whose_machine_vanishes_has_not_been_reset(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keepalive finds that out after minutes; here it is the system's answer to the next splice."""
+    splice = flow._splice
+    vanished = -1
+
+    def spliced(source: int, *how: Any) -> int:
+        if source == vanished:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        return splice(source, *how)
+
+    monkeypatch.setattr(flow, "_splice", spliced)
+    with Server() as server, capturedLogs() as events:
+        house = House(server.spec(), verbose=True)
+        async with house.serves("spliced"), relayed(house, server) as (holder, _):
+            with house.client(b"hello") as waiter:
+                await house.becomes(lent=1, waiting=1)
+                client = waiter if state == "waiting" else holder
+                (session,) = [one for one in house.sessions if one.peer_port == client.port]
+                vanished = session.up.source  # type: ignore[attr-defined]
+                client.send(b"more")
+                await until(lambda: session not in house.sessions, "its end")
+                assert client is waiter or house.outcomes() == [Outcome.VANISHED]
+    number = 2 if state == "waiting" else 1
+    assert f"<Ticket {number} of 127.0.0.1 for default> is over: vanished" in texts(events)
