@@ -153,7 +153,7 @@ class LocalLeases:
             if host.suspect:
                 self.log.warn(
                     "{host} closed jobs of {clients} clients without an answer: it is used last, until a job succeeds there"
-                    " (is the compiler there, and are the clients allowed? its log may say)",
+                    " (does it list the compiler, and are the clients allowed? its log may say)",
                     host=host.spec.name,
                     clients=evidence.SUSPECT_AFTER,
                 )

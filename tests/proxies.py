@@ -6,6 +6,8 @@ The reactor moves the bytes; what takes time (a pause, a deadline, somebody's pa
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import random
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -44,6 +46,10 @@ from tests.peers import Peer, readable, until
 RELAYS = {"spliced": "127.0.0.1:0", "streams": "tcp:0:interface=127.0.0.1:backlog=4096"}
 
 both_relays = pytest.mark.parametrize("relay", list(RELAYS))
+#: more than all buffers on the way hold
+MUCH = 24_000_000
+#: a receive buffer that much does not fit into
+SMALL = 1 << 16
 every_way_to_leave = pytest.mark.parametrize(
     "leave", [Peer.close, Peer.half_close, Peer.reset], ids=["close", "half-close", "reset"]
 )
@@ -122,10 +128,18 @@ class Hole(Server):
         (await self.accept()).close()
 
 
-def nobody(name: str = "alpha", slots: int = 1, rank: int = 0, *pools: str) -> HostSpec:
-    """A host that refuses."""
-    with Server() as server:
-        return server.spec(name, slots, rank, *pools)
+class Nobody(Server):
+    """A server that refuses: its port is taken, so that no other program listens there, and it does not listen either."""
+
+    def __init__(self) -> None:
+        self.sock = socket.socket()
+        self.sock.bind(("127.0.0.1", 0))
+        self.sock.setblocking(False)
+        self.where = self.sock.getsockname()
+
+
+#: an address to which there is no way: it names all of the loopback, so the system refuses at once and nothing is sent
+NOWHERE = ("127.255.255.255", 3632)
 
 
 async def read(peer: Peer, count: int) -> bytes:
@@ -152,6 +166,21 @@ async def heard(peer: Peer) -> tuple[bytes, bool]:
         if not part:
             return bytes(data), True
         data += part
+
+
+async def expect(house: House, server: Server, client: Peer, said: bytes) -> None:
+    """The client's job is done by this server."""
+    with await server.accept() as end:
+        assert await read(end, len(said)) == said
+        end.send(b"done")
+        end.close()
+        assert await heard(client) == (b"done", True)
+
+
+def lose_patience(descriptor: int) -> None:
+    """Let the system give this connection up at the first thing that the other side does not acknowledge or take at once."""
+    with socket.socket(fileno=os.dup(descriptor)) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1)
 
 
 async def turns(number: int = 20) -> None:
@@ -183,6 +212,14 @@ def noise(count: int, seed: int = 0) -> bytes:
 
 class StrictLoop(HotLoop):
     """A hot loop that sees to it that no new descriptor is watched while others still have an event to come."""
+
+    def watches_no_more(self) -> None:
+        """From now on the system has no room for another, as where fs.epoll.max_user_watches is reached."""
+
+        def register(fd: Any, eventmask: int = 0) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        self._register = register
 
     def add(self, descriptor: int, events: int, watcher: Watcher) -> None:
         assert not self._serving, "its number may be that of one that was closed a moment ago"
@@ -330,3 +367,33 @@ async def relayed(house: House, server: Server, said: bytes = b"hello", **client
     with house.client(said, **client) as peer, await server.accept() as end:
         assert await read(end, len(said)) == said
         yield peer, end
+
+
+# -- much at once
+
+
+async def sends_all(peer: Peer, data: bytes) -> None:
+    """Send it and close. What did not go because the other side is gone, did not."""
+    try:
+        await peer.send_much(data)
+    except (BrokenPipeError, ConnectionResetError):
+        return
+    finally:
+        peer.close()
+
+
+async def stuck(house: House) -> None:
+    """Wait until no more bytes move."""
+    before = None
+    while before != (now := [session.moved() for session in house.sessions]):
+        before = now
+        await turns()
+
+
+async def stuff(peer: Peer, house: House) -> None:
+    """Send as much as fits."""
+    for _ in range(3):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                peer.sock.send(bytes(1 << 16))
+        await stuck(house)

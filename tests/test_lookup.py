@@ -114,6 +114,14 @@ def test_what_was_found_is_good_for_a_while_and_then_still_for_those_who_come(di
     assert directory.questions == [BOX]
 
 
+def test_a_machine_that_has_moved_is_found_within_a_minute(directory: Directory) -> None:
+    directory.knows(ONE)
+    directory.clock.advance(60)
+    directory.lookup.known(BOX)
+    directory.answer(TWO)
+    assert directory.lookup.known(BOX) == [TWO]
+
+
 def test_a_name_that_cannot_be_found_is_asked_for_again_by_the_next(directory: Directory) -> None:
     directory.find()
     directory.fail("try again later")

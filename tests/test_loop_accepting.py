@@ -17,7 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
 from distbal import listening
-from distbal.loop import MOST_ACCEPTED, RETRY_ACCEPT, HotLoop
+from distbal.loop import MOST_ACCEPTED, ONE_SHORTAGE, RETRY_ACCEPT, HotLoop
 from distbal.outcomes import Outcome
 from tests.loops import Client, Hand
 from tests.peers import PATIENCE, Peer, until
@@ -207,6 +207,31 @@ def test_it_looks_again_after_a_moment(make: Callable[..., Hand]) -> None:
         hand.reactor.advance(RETRY_ACCEPT)
         hand.serve()
         assert len(hand.clients) == 2
+
+
+def test_one_shortage_is_told_once_however_long_it_lasts(make: Callable[..., Hand]) -> None:
+    hand = make(room=1)
+    with capturedLogs() as events, ExitStack() as stack:
+        holder = stack.enter_context(Peer(hand.where))
+        hand.serve()
+
+        def wait(seconds: float) -> None:
+            for _ in range(round(seconds / RETRY_ACCEPT)):
+                hand.loop.doRead()
+                assert hand.quiet()
+                hand.reactor.advance(RETRY_ACCEPT)
+
+        stack.enter_context(Peer(hand.where))
+        wait(3 * ONE_SHORTAGE)
+        assert len(events) == 1
+        holder.close()
+        hand.serve()
+        hand.loop.doRead()
+        assert len(hand.clients) == 2
+        hand.reactor.advance(ONE_SHORTAGE + 1)
+        stack.enter_context(Peer(hand.where))
+        wait(3)
+        assert len(events) == 2, "that is another one"
 
 
 def test_without_a_descriptor_it_waits_until_one_leaves(hand: Hand) -> None:

@@ -31,18 +31,19 @@ def nothing_is_left() -> Iterator[None]:
 # -- what we lack ourselves
 
 
-@pytest.mark.parametrize("left", [1, 2, 3])
+@pytest.mark.parametrize(("relay", "left"), [("spliced", 1), ("spliced", 2), ("spliced", 3), ("streams", 1)])
 @pytest_twisted.ensureDeferred
-async def test_a_session_that_finds_no_descriptor_is_cut_off_and_no_host_is_blamed(left: int) -> None:
-    """One is taken by accepting it, two by the pipe, one by the connect."""
+async def test_a_session_that_finds_no_descriptor_is_cut_off_and_no_host_is_blamed(relay: str, left: int) -> None:
+    """One is taken by accepting it, two by the pipe where there is one, one by the connect."""
     with Server() as server:
         house = House(server.spec())
-        async with house.serves("spliced"):
+        async with house.serves(relay):
             with house.client(b"hello") as client, capturedLogs() as events, descriptors_left(left):
                 await readable(client.sock)
                 assert await heard(client) == (b"", False)
-            reason = "Too many open files" if left == 3 else "there is no pipe for it: Too many open files"
-            assert texts(events) == [f"127.0.0.1 is cut off: {reason}"]
+            no_pipe = relay == "spliced" and left < 3
+            reason = "there is no pipe for it: Too many open files" if no_pipe else "Too many open files"
+            assert [line for line in texts(events) if "cut off" in line] == [f"127.0.0.1 is cut off: {reason}"]
             assert house.verdict() is None
             assert house.host().failures == {}
             async with relayed(house, server) as (client, _):
@@ -142,6 +143,23 @@ async def test_a_waiter_that_speaks_where_the_server_should_keeps_no_large_pipe(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_session_whose_server_cannot_be_watched_is_cut_off_and_no_host_is_blamed() -> None:
+    with Server() as server, Server() as other:
+        house = House(server.spec(), other.spec("other", 1, 1))
+        async with house.serves("spliced"), relayed(house, server) as (holder, _), relayed(house, other):
+            with house.client(b"hello") as client, capturedLogs() as events:
+                await house.becomes(lent=2, waiting=1)
+                house.loop.watches_no_more()
+                holder.close()
+                assert await heard(client) == (b"", False)
+            assert texts(events) == ["127.0.0.1 is cut off: No space left on device"]
+            await house.becomes(lent=1)
+            assert house.outcomes() == [Outcome.CLOSED, Outcome.CUT_OFF]
+            assert house.verdict() is None
+            assert house.host().failures == {}
+
+
+@pytest_twisted.ensureDeferred
 async def test_beyond_their_room_sessions_wait_outside() -> None:
     with Server() as server, capturedLogs() as events:
         house = House(server.spec(slots=10), room=2 * COST + 1)
@@ -192,6 +210,27 @@ async def test_six_hundred_sessions_of_an_ordinary_user_at_once(relay: str, many
                 await one
         host = house.host()
         assert (host.sent, host.received, host.failures) == (600 * len(said), 600 * len(answer), {})
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_a_session_whose_lease_is_lost_is_cut_off_and_gives_nothing_back(relay: str) -> None:
+    """As with leases that come from another process: it knows already that this one is over."""
+    with Server() as server, capturedLogs() as events:
+        house = House(server.spec(), verbose=True)
+        async with house.serves(relay), relayed(house, server) as (client, end):
+            (session,) = house.sessions
+            lease = session.lease
+            assert lease is not None
+            house.leases.release(lease, Outcome.CUT_OFF)
+            async with relayed(house, server):
+                # the slot is another one's by now
+                session.lost(lease, "its source is gone")
+                assert await heard(client) == (b"", False)
+                await gone(end)
+                assert house.lent == 1
+        assert house.counts["ended"] == 2
+    assert "<Ticket 1 of 127.0.0.1 for default> is over: its source is gone" in texts(events)
 
 
 # -- bugs

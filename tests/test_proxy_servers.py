@@ -8,31 +8,39 @@ from contextlib import ExitStack
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
 from distbal.evidence import FIRST_PAUSE
-from distbal.hosts import HostSpec
-from distbal.lookup import FRESH, NotFoundError, Place
 from distbal.outcomes import Outcome
 from distbal.proxy.session import CONNECT_TIME
 from tests.peers import Peer, until
-from tests.ports import texts
-from tests.proxies import Hole, House, Server, both_relays, descriptors_stay, heard, nobody, noise, read, relayed, turns
+from tests.ports import our_end, texts
+from tests.proxies import (
+    MUCH,
+    SMALL,
+    Hole,
+    House,
+    Nobody,
+    Server,
+    both_relays,
+    descriptors_stay,
+    expect,
+    heard,
+    lose_patience,
+    noise,
+    read,
+    relayed,
+    sends_all,
+    stuck,
+    stuff,
+    turns,
+)
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     yield from descriptors_stay()
-
-
-async def expect(house: House, server: Server, client: Peer, said: bytes) -> None:
-    """The client's job is done by this server."""
-    with await server.accept() as end:
-        assert await read(end, len(said)) == said
-        end.send(b"done")
-        end.close()
-        assert await heard(client) == (b"done", True)
 
 
 # -- no connection comes about: the client never learns of it
@@ -41,8 +49,8 @@ async def expect(house: House, server: Server, client: Peer, said: bytes) -> Non
 @both_relays
 @pytest_twisted.ensureDeferred
 async def test_where_nobody_listens_the_next_host_gets_the_job(relay: str) -> None:
-    with Server() as server, capturedLogs() as events:
-        house = House(nobody("dead"), server.spec("good", 1, 1))
+    with Nobody() as nobody, Server() as server, capturedLogs() as events:
+        house = House(nobody.spec("dead"), server.spec("good", 1, 1))
         async with house.serves(relay):
             with house.client(b"hello") as client:
                 await expect(house, server, client, b"hello")
@@ -78,66 +86,6 @@ async def test_a_host_that_does_not_answer_is_given_up_after_a_moment(relay: str
         assert verdict is not None
         assert verdict.reason == "did not answer within 3 s"
         assert house.host("dark").failures == {"timed-out": 1}
-
-
-@both_relays
-@pytest_twisted.ensureDeferred
-async def test_a_host_that_cannot_be_looked_up(relay: str) -> None:
-    def resolve(host: str, port: int) -> Deferred[list[Place]]:
-        return fail(NotFoundError("Name or service not known"))
-
-    with Server() as server:
-        house = House(HostSpec("lost", 1, 0, address=("nowhere.invalid", 3632)), server.spec("good", 1, 1), resolve=resolve)
-        async with house.serves(relay):
-            with house.client(b"hello") as client:
-                await expect(house, server, client, b"hello")
-        verdict = house.verdict("lost")
-        assert verdict is not None
-        assert verdict.reason == "cannot be looked up: Name or service not known"
-        assert house.outcomes() == [Outcome.UNRESOLVED, Outcome.ANSWERED]
-
-
-@both_relays
-@pytest_twisted.ensureDeferred
-async def test_a_resolver_that_takes_too_long(relay: str) -> None:
-    asked: list[Deferred[list[Place]]] = []
-
-    def resolve(host: str, port: int) -> Deferred[list[Place]]:
-        asked.append(Deferred())
-        return asked[-1]
-
-    with Server() as server, Server() as late:
-        house = House(HostSpec("slow", 1, 0, address=("slow.invalid", 3632)), server.spec("good", 1, 1), resolve=resolve)
-        async with house.serves(relay):
-            with house.client(b"hello") as client:
-                await until(lambda: bool(asked), "the question")
-                house.clock.advance(CONNECT_TIME + 0.1)
-                await expect(house, server, client, b"hello")
-            with house.client(b"leaves") as leaver:
-                await house.becomes(lent=1)
-                (await server.accept()).close()
-                await heard(leaver)
-            asked[0].callback([(socket.AF_INET, late.where)])
-            await turns()
-            assert late.nobody_came(), "the answer is for nobody any more"
-        assert house.outcomes()[:2] == [Outcome.UNRESOLVED, Outcome.ANSWERED]
-
-
-@both_relays
-@pytest_twisted.ensureDeferred
-async def test_of_several_addresses_the_next_is_tried_and_then_tried_first(relay: str) -> None:
-    with Server() as server:
-        places: list[Place] = [(socket.AF_INET, nobody().address), (socket.AF_INET, server.where)]
-        house = House(HostSpec("alpha", 1, 0, address=("both.invalid", 3632)), resolve=lambda host, port: succeed(list(places)))
-        async with house.serves(relay):
-            for _ in range(2):
-                with house.client(b"hello") as client:
-                    await expect(house, server, client, b"hello")
-                await house.becomes(lent=0)
-                assert house.lookup.known(("both.invalid", 3632)) == places[::-1]
-                house.clock.advance(FRESH + 1)
-        assert house.outcomes() == [Outcome.ANSWERED] * 2
-        assert house.verdict() is None
 
 
 @both_relays
@@ -185,15 +133,50 @@ async def test_a_host_that_fails_rests_is_tried_with_one_job_and_recovers(relay:
 @both_relays
 @pytest_twisted.ensureDeferred
 async def test_a_job_without_any_host_is_hung_up_on_after_queue_wait(relay: str) -> None:
-    house = House(nobody("one"), nobody("two", 1, 1), wait=4)
-    async with house.serves(relay):
-        with house.client(b"hello") as client:
-            await until(lambda: house.waiting == 1 and house.counts["ended"] == 2, "two attempts")
-            house.clock.advance(3.9)
-            assert client.silence()
-            house.clock.advance(0.2)
-            assert (await heard(client))[0] == b""
-    assert house.counts == {"asked": 3, "granted": 2, "ended": 2, "withdrawn": 0, "refused": 1}
+    with Nobody() as one, Nobody() as two:
+        house = House(one.spec("one"), two.spec("two", 1, 1), wait=4)
+        async with house.serves(relay):
+            with house.client(b"hello") as client:
+                await until(lambda: house.waiting == 1 and house.counts["ended"] == 2, "two attempts")
+                house.clock.advance(3.9)
+                assert client.silence()
+                house.clock.advance(0.2)
+                assert (await heard(client))[0] == b""
+        assert house.counts == {"asked": 3, "granted": 2, "ended": 2, "withdrawn": 0, "refused": 1}
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_queue_wait_counts_from_the_moment_when_a_job_first_asked(relay: str) -> None:
+    with Hole() as hole:
+        house = House(hole.spec(), wait=5)
+        async with house.serves(relay):
+            with house.client(b"hello") as client:
+                await house.becomes(lent=1)
+                await turns()
+                house.clock.advance(CONNECT_TIME + 0.1)
+                await house.becomes(lent=0, waiting=1)
+                house.clock.advance(1.8)
+                assert house.waiting == 1
+                house.clock.advance(0.2)
+                assert house.waiting == 0
+                assert (await heard(client))[0] == b""
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_the_system_gives_a_connect_up_first_the_host_did_not_answer() -> None:
+    with Hole() as hole, Server() as server:
+        house = House(hole.spec("dark"), server.spec("good", 1, 1))
+        async with house.serves("spliced"):
+            with house.client(b"hello") as client:
+                await house.becomes(lent=1)
+                (session,) = house.sessions
+                lose_patience(session._server)  # type: ignore[attr-defined]
+                await expect(house, server, client, b"hello")
+        assert house.outcomes() == [Outcome.TIMED_OUT, Outcome.ANSWERED]
+        verdict = house.verdict("dark")
+        assert verdict is not None
+        assert verdict.reason == "did not answer"
 
 
 # -- servers that fail a job that they have
@@ -320,7 +303,50 @@ async def test_three_clients_without_an_answer_make_a_host_suspect_and_an_answer
     assert "odd answers again" in lines
 
 
+@pytest.mark.parametrize("shows", ["reading", "writing"])
+@pytest.mark.parametrize("answered", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_a_server_whose_machine_vanishes_has_lost_its_job(answered: bool, shows: str) -> None:
+    """It is no way to turn a client away: the job was broken off, whether there was the beginning of an answer or not."""
+    with Server() as server, capturedLogs() as events:
+        house = House(server.spec(), verbose=True)
+        server.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 5000)
+        async with house.serves("spliced"), relayed(house, server) as (client, end):
+            if answered:
+                end.send(b"in part")
+                assert await read(client, 7) == b"in part"
+            with our_end(end.sock) as ours:
+                lose_patience(ours.fileno())
+            # it reads no more, and what it has not taken is given up
+            if shows == "writing":
+                await stuff(client, house)
+            else:
+                client.send(bytes(100_000))
+            await house.becomes(lent=0)
+            assert not (await heard(client))[1]
+        assert house.outcomes() == [Outcome.BROKEN]
+        assert house.host().failures == {"broken": 1}
+    assert "<Ticket 1 of 127.0.0.1 for default> is over: broken" in texts(events)
+
+
 # -- accounting
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_what_a_server_that_died_was_not_sent_is_not_counted(relay: str) -> None:
+    with Server() as server:
+        house = House(server.spec())
+        server.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+        async with house.serves(relay), relayed(house, server) as (client, end):
+            sending = Deferred.fromCoroutine(sends_all(client, noise(MUCH)))
+            await stuck(house)
+            (session,) = house.sessions
+            sent, _ = session.moved()
+            end.reset()
+            await house.becomes(lent=0)
+            await sending
+        assert house.host().sent == sent
 
 
 @both_relays

@@ -10,6 +10,8 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
+from distbal.proxy import splice
+from distbal.proxy.pipes import KEPT
 from tests.peers import Peer, until
 from tests.proxies import RELAYS, Server, both_relays, descriptors_stay, heard, read
 from tests.services import ANY, Balancer, balancer
@@ -99,6 +101,36 @@ async def test_on_5657_a_session_is_a_client_like_any_other(relay: str, tmp_path
                 assert (page.balance_port, page.idle) == (one.port("balance"), 0)
             await one.await_leases(0)
             await one.await_waiters(0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_bytes_cannot_be_spliced_sessions_run_over_twisted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a libc that has no splice, while there is an epoll: clients of 5656 are served in the hot loop all the same."""
+    monkeypatch.setattr(splice, "available", False)
+    with Server() as server:
+        async with balancer(tmp_path, farm("spliced", host(server))) as one:
+            with client(one, "proxy") as peer, await server.accept() as end:
+                assert await read(end, 5) == b"hello"
+                (factory,) = one.service._streams
+                assert len(factory.sessions) == 1
+                end.send(b"done")
+                end.close()
+                assert await heard(peer) == (b"done", True)
+            with client(one, "balance") as peer:
+                assert await peer.line() == b"alpha\r\n"
+                assert one.service._loop is not None
+                assert len(one.service._loop._connections) == 1
+            await one.await_leases(0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_pipes_that_are_kept_take_room_from_clients_once(tmp_path: Path) -> None:
+    with Server() as server:
+        listen = f"balance: null, status: null, update: null, proxy: ['{ANY}', {{at: '{ANY}', half_close: pass}}]"
+        async with balancer(tmp_path, f"hosts:\n{host(server)}listen: {{{listen}}}\n") as one:
+            hot_loop = one.service._loop
+            assert hot_loop is not None
+            assert hot_loop.room - hot_loop.free() == 2 * KEPT
 
 
 @both_relays

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
 from distbal.outcomes import Outcome
-from distbal.proxy.session import LONG_WAIT
+from distbal.proxy.session import LONG_WAIT, LOOK_TIME
 from tests.peers import Peer, until
 from tests.ports import texts
 from tests.proxies import (
@@ -28,6 +28,7 @@ from tests.proxies import (
     noise,
     read,
     relayed,
+    stuff,
     turns,
 )
 
@@ -216,6 +217,25 @@ async def test_a_waiter_that_leaves_is_forgotten_at_once(relay: str, leave: Leav
                 with await server.accept() as end:
                     assert await read(end, said) == noise(said)
         assert house.counts == {"asked": 5, "granted": 2, "ended": 2, "withdrawn": 3, "refused": 0}
+
+
+@both_relays
+@pytest.mark.parametrize("more", [False, True], ids=["word", "more than fits"])
+@pytest_twisted.ensureDeferred
+async def test_where_ends_are_passed_on_a_waiter_that_is_reset_is_forgotten(relay: str, more: bool) -> None:
+    with Server() as server:
+        house = House(server.spec(), passes=True)
+        async with house.serves(relay), relayed(house, server):
+            with house.client(b"hello") as waiter:
+                await house.becomes(lent=1, waiting=1)
+                if more:
+                    await stuff(waiter, house)
+                waiter.reset()
+                if more and relay == "streams":
+                    # Twisted hears of a client only while it reads
+                    house.clock.advance(LOOK_TIME + 0.1)
+                await house.becomes(lent=1)
+                assert house.counts["withdrawn"] == 1
 
 
 @both_relays

@@ -121,6 +121,22 @@ async def test_stop_closes_connections_and_gives_sighup_back(tmp_path: Path) -> 
 
 
 @pytest_twisted.ensureDeferred
+async def test_stop_tells_what_became_of_those_who_came(tmp_path: Path, log: Lines) -> None:
+    async with balancer(tmp_path, f"{ONE}queue: {{wait: 0.05}}\n{LISTEN}") as one:
+        served = await one.client()
+        await one.await_leases(1)
+        await (await one.client()).ends()
+        assert await one.reload(f"{ONE}{LISTEN}")
+        for _ in range(2):
+            await (await one.client(waits_behind=0)).leave()
+            await one.await_waiters(0)
+        await served.leave()
+        await one.await_leases(0)
+    (line,) = [text for text in log.of("info") if text.startswith("slots lent")]
+    assert line == "slots lent since the start: 1; clients that left while they waited: 2; refused after queue.wait: 1"
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_service_that_was_never_started_stops(tmp_path: Path) -> None:
     file = tmp_path / "hosts.yaml"
     file.write_text(f"{ONE}listen: {{balance: '{ANY}', status: 'unix:{tmp_path}/status', update: null}}\n")

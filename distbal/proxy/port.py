@@ -137,7 +137,7 @@ class ProxyPort(ClientPort):
         if outcome is Outcome.NO_ANSWER:
             self.complain(
                 "{host} closed the job of {address} without an answer (distccd does so where its --allow does not name us, and"
-                " where the compiler is missing: its log says)",
+                " for compilers that it does not list: its log says)",
                 host=lease.host_name,
                 address=address,
             )

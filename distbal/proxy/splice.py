@@ -357,7 +357,7 @@ class SpliceSession(Session):
             self._client_events = events
             if not events:
                 self.port.unheard.add(self)
-        if self._server >= 0:
+        if self._server >= 0 and self.state == RELAYING:
             events = _IN | _LEFT if down.wants else 0
             if up.pipe is not None:
                 events |= _OUT

@@ -195,7 +195,7 @@ class StreamSession(Session):
         number = getattr(failure.value, "osError", None) if isinstance(failure.value, error.ConnectError) else None
         if isinstance(failure.value, error.ConnectionRefusedError):
             self.missed(Outcome.REFUSED, "refused the connection")
-        elif isinstance(failure.value, error.TimeoutError):
+        elif isinstance(failure.value, error.TimeoutError | error.TCPTimedOutError):
             self.missed(Outcome.TIMED_OUT, "did not answer")
         elif number in STARVED:
             self.starved(os.strerror(number))

@@ -74,6 +74,7 @@ class Server:
     :ivar delay: seconds by which its compiler is late.
     :ivar allow: the address of the clients that it serves; it turns others away as distccd does, without a word.
     :ivar port: where it listens; the same when it is started again.
+    :ivar path: where it looks for compilers, if not in its own directory first.
     """
 
     farm: Path
@@ -82,6 +83,7 @@ class Server:
     delay: float = 0.0
     allow: str = "127.0.0.1"
     port: int = 0
+    path: str = ""
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -108,7 +110,8 @@ class Server:
                     *("--listen", "127.0.0.1", "--allow", self.allow, "--port", str(port), "--jobs", str(self.slots + 8)),
                 ],
                 log,
-                clean_environment() | {"DISTCCD_PATH": f"{self.directory}:/usr/bin:/bin", "TMPDIR": str(self.farm / "tmp")},
+                clean_environment()
+                | {"DISTCCD_PATH": self.path or f"{self.directory}:/usr/bin:/bin", "TMPDIR": str(self.farm / "tmp")},
                 self.farm,
             )
             if self._serves(process, log, before):

@@ -110,6 +110,44 @@ def test_a_server_dies_while_it_is_sent_a_file(farm: Farm, tmp_path: Path) -> No
     farm.await_clients(0, 0)
 
 
+def test_a_server_whose_compiler_is_missing(farm: Farm, tmp_path: Path) -> None:
+    """It says so, which is an answer as from a compile that failed; and as after one, distcc tries again here."""
+    fast, _ = farm.servers
+    project = proxied(farm, tmp_path, 1)
+    del project.env["DISTCC_SKIP_LOCAL_RETRY"]
+    project.env["DISTCC_FALLBACK"] = "1"
+    empty = farm.directory / "empty"
+    empty.mkdir()
+    fast.stop()
+    fast.path = str(empty)
+    fast.start()
+    built = project.run("make", CC)
+    assert built.returncode == 0, built.stderr
+    assert project.is_built()
+    assert "failed with exit code 110" in built.stderr
+    assert "retrying locally" in built.stderr
+    until(lambda: " is over: answered" in farm.log, "the end of the job")
+    assert farm.granted() == 1
+    farm.await_clients(0, 0)
+
+
+def test_a_compiler_that_a_server_does_not_list(farm: Farm, tmp_path: Path) -> None:
+    """It closes without an answer, the job is compiled here, and what came of it is told by the log."""
+    project = proxied(farm, tmp_path, 1)
+    project.env |= {"DISTCC_FALLBACK": "1", "PATH": f"{tmp_path}:{project.env['PATH']}"}
+    compiler = tmp_path / "our-own-cc"
+    compiler.write_text('#!/bin/sh\nexec gcc "$@"\n')
+    compiler.chmod(0o755)
+    built = project.run("make", f"CC=distcc {compiler.name}")
+    assert built.returncode == 0, built.stderr
+    assert project.is_built()
+    assert "running locally instead" in built.stderr
+    until(lambda: " is over: no-answer" in farm.log, "the end of the job")
+    assert farm.granted() == 1
+    assert farm.compiled() == 0
+    farm.await_clients(0, 0)
+
+
 @contextmanager
 def said_by(number: int, port: int) -> Iterator[socket.socket]:
     """A client at an address of its own, that has sent the beginning of a request."""
