@@ -137,6 +137,7 @@ setup(
             "pytest-twisted>=1.14.3",
             "ruff",
             "setuptools>=77",  # the packaging tests build without fetching it again
+            "twisted[tls]",  # for the tests of ssl: endpoints
             "types-PyYAML",
             "types-jsonschema",
         ],

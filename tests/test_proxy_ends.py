@@ -14,6 +14,7 @@ from distbal.proxy.session import LOOK_TIME, PARTING_TIME
 from tests.proxies import (
     MUCH,
     SMALL,
+    Hole,
     House,
     Server,
     both_relays,
@@ -320,5 +321,27 @@ async def test_a_server_that_is_reset_after_it_has_said_all_is_gone(relay: str) 
             if relay == "streams":
                 # which does not hear of it
                 house.clock.advance(LOOK_TIME + 0.1)
+            await house.becomes(lent=0)
+        assert house.outcomes() == [Outcome.ANSWERED]
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_an_end_that_comes_while_the_server_is_connected_to_is_passed_on(relay: str) -> None:
+    """With nothing said before it: the client listens, and where servers speak first it need not say anything."""
+    with Hole() as hole:
+        house = House(hole.spec(), passes=True, server_first=True)
+        async with house.serves(relay):
+            with house.client() as client:
+                await house.becomes(lent=1)
+                await turns()
+                client.half_close()
+                await turns()
+                await hole.open_up()
+                with await hole.accept() as end:
+                    assert await heard(end) == (b"", True)
+                    end.send(b"all the same")
+                    end.half_close()
+                    assert await heard(client) == (b"all the same", True)
             await house.becomes(lent=0)
         assert house.outcomes() == [Outcome.ANSWERED]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -163,15 +164,18 @@ async def test_queue_wait_counts_from_the_moment_when_a_job_first_asked(relay: s
                 assert (await heard(client))[0] == b""
 
 
+@both_relays
 @pytest_twisted.ensureDeferred
-async def test_where_the_system_gives_a_connect_up_first_the_host_did_not_answer() -> None:
+async def test_where_the_system_gives_a_connect_up_first_the_host_did_not_answer(relay: str) -> None:
     with Hole() as hole, Server() as server:
         house = House(hole.spec("dark"), server.spec("good", 1, 1))
-        async with house.serves("spliced"):
+        async with house.serves(relay):
             with house.client(b"hello") as client:
                 await house.becomes(lent=1)
+                await turns()
                 (session,) = house.sessions
-                lose_patience(session._server)  # type: ignore[attr-defined]
+                connecting: Any = session
+                lose_patience(connecting._server if relay == "spliced" else connecting._connector.transport.fileno())
                 await expect(house, server, client, b"hello")
         assert house.outcomes() == [Outcome.TIMED_OUT, Outcome.ANSWERED]
         verdict = house.verdict("dark")
