@@ -160,7 +160,7 @@ class SpliceSession(Session):
             result = self.down.move()
             if result == MOVED and events & _LEFT:
                 # most servers close right after the answer: then its end is here already
-                result = self.down.move()
+                result = self.down.rest()
             if result != MOVED:
                 self._after_down(result)
 
