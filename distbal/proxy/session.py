@@ -71,6 +71,7 @@ class Session:
         "_looking",
         "_places",
         "_since",
+        "_stalled_at",
         "address",
         "lease",
         "peer_port",
@@ -94,6 +95,8 @@ class Session:
         self._looking = False
         self._began = 0.0
         self._connect: float | None = None
+        #: what had been delivered when it was last looked at, while the client does not keep up; else -1
+        self._stalled_at = -1
 
     def __repr__(self) -> str:
         return f"<Session of {self.address}:{self.peer_port}>"
@@ -125,6 +128,10 @@ class Session:
 
     def moved(self) -> tuple[int, int]:
         """Bytes that the server was sent, and bytes that came from it."""
+        raise NotImplementedError
+
+    def delivered(self) -> int:
+        """Bytes of the server's that the client's machine has."""
         raise NotImplementedError
 
     def part(self) -> None:
@@ -188,6 +195,11 @@ class Session:
         """We ourselves lack what a session needs: descriptors, memory. No host's fault, and the end of this one."""
         self.port.cuts_off(self, reason)
         self.end(Outcome.CUT_OFF, reset=True)
+
+    def client_falls_behind(self) -> None:
+        """There is more for the client than it takes: see in a while whether it took anything."""
+        self._stalled_at = self.delivered()
+        self.port.stalled.add(self)
 
     def client_left(self, outcome: Outcome) -> None:
         """The client closed, was reset or vanished before its server was done: the end of the job, if there is one."""
@@ -337,7 +349,11 @@ class Session:
 
     def stalled(self) -> None:
         """A while ago the client did not keep up with its server: end the session if it has taken nothing since."""
-        raise NotImplementedError
+        if self.delivered() > self._stalled_at:
+            self.client_falls_behind()
+        else:
+            self.port.does_not_read(self)
+            self.end(Outcome.ANSWERED, reset=True)
 
     def listen_in(self) -> None:
         """One of its peers may not be heard for now: see whether it is gone."""

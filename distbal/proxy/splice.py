@@ -68,7 +68,6 @@ class SpliceSession(Session):
         "_loop",
         "_server",
         "_server_events",
-        "_stalled_at",
         "down",
         "up",
     )
@@ -81,8 +80,6 @@ class SpliceSession(Session):
         #: events that say that the client has left: where ends are passed on, to end one side is not enough
         self._gone = _ERROR | _HUP if port.passes else _GONE
         self._dropped = 0
-        #: where the way back stood when it was last looked at, while the client does not keep up; else -1
-        self._stalled_at = -1
         #: client to server, and back
         self.up = Flow(pipes, descriptor, -1)
         self.down = Flow(pipes, -1, descriptor)
@@ -314,8 +311,7 @@ class SpliceSession(Session):
                 self._gone &= ~_HUP
                 end_writing(self._client)
             elif result == BLOCKED and self._stalled_at < 0:
-                self._stalled_at = self._delivered()
-                self.port.stalled.add(self)
+                self.client_falls_behind()
             self._watch()
 
     def _give_down(self) -> None:
@@ -327,18 +323,13 @@ class SpliceSession(Session):
             self._watch()
 
     def stalled(self) -> None:
-        """A while ago the client did not keep up: has it taken anything since?"""
         if self.down.pipe is None:
+            # it has caught up, and is not watched for room
             self._stalled_at = -1
-        elif (delivered := self._delivered()) > self._stalled_at:
-            self._stalled_at = delivered
-            self.port.stalled.add(self)
         else:
-            self.port.does_not_read(self)
-            self.end(Outcome.ANSWERED, reset=True)
+            super().stalled()
 
-    def _delivered(self) -> int:
-        """Bytes that the client's machine has."""
+    def delivered(self) -> int:
         down = self.down
         return down.taken - (0 if down.pipe is None else down.pipe.held) - in_flight(self._client)
 

@@ -57,8 +57,6 @@ class StreamSession(Session):
         self._held: list[bytes] = []
         #: the client is not read for now
         self._paused = False
-        #: bytes that had been delivered when it was last looked at, while the client does not keep up
-        self._stalled_at = 0
         self._client_ended = self._server_ended = False
         #: all that there was for the client has been handed to the system, and its end
         self._told = False
@@ -127,22 +125,7 @@ class StreamSession(Session):
         self._paused = False
         self._client.resumeProducing()
 
-    def client_falls_behind(self) -> None:
-        """There is more for it than it takes."""
-        self._stalled_at = self._delivered()
-        self.port.stalled.add(self)
-
-    def stalled(self) -> None:
-        delivered = self._delivered()
-        if delivered > self._stalled_at:
-            self._stalled_at = delivered
-            self.port.stalled.add(self)
-        else:
-            self.port.does_not_read(self)
-            self.end(Outcome.ANSWERED, reset=True)
-
-    def _delivered(self) -> int:
-        """Bytes that the client's machine has."""
+    def delivered(self) -> int:
         client = self._client
         # as twisted.internet.abstract.FileDescriptor has them; another kind of transport may not
         buffered = len(getattr(client, "dataBuffer", b"")) - getattr(client, "offset", 0) + getattr(client, "_tempDataLen", 0)
