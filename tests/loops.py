@@ -5,7 +5,8 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,15 @@ class Hand:
 
 def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def hands() -> Iterator[Callable[..., Hand]]:
+    """For a fixture: makes hands, and stops their loops at the end."""
+    with ExitStack() as stack:
+
+        def make_one(room: int = 1000) -> Hand:
+            hand = Hand(room)
+            stack.callback(hand.loop.stop)
+            return hand
+
+        yield make_one

@@ -29,7 +29,25 @@ from tests.farms import scheduler, spec
 HOWS = {"hot": "127.0.0.1:0", "endpoint": "tcp:0:interface=127.0.0.1:backlog=4096", "adopted": "127.0.0.1:0"}
 
 
-class Office:
+class Lending:
+    """What there is to see, and to decide, wherever slots are lent."""
+
+    leases: LocalLeases
+    terms: Terms
+
+    def allow(self, *words: str) -> None:
+        self.terms.allow_clients = self.terms.allow_update = AccessList.parse(words)
+
+    @property
+    def lent(self) -> int:
+        return self.leases.scheduler.lent
+
+    @property
+    def waiting(self) -> int:
+        return self.leases.scheduler.waiting
+
+
+class Office(Lending):
     """A farm, who may use it, and the ports to it. Its clock is turned by hand: nobody's patience ends by itself.
 
     :ivar where: the address of the port that is served.
@@ -46,17 +64,6 @@ class Office:
         self.status = StatusFactory("status", self.leases, self.terms, complain, self.clock)
         self.update = UpdateFactory("update", self.leases, self.terms, complain, self.clock)
         self.where: Any = None
-
-    def allow(self, *words: str) -> None:
-        self.terms.allow_clients = self.terms.allow_update = AccessList.parse(words)
-
-    @property
-    def lent(self) -> int:
-        return self.leases.scheduler.lent
-
-    @property
-    def waiting(self) -> int:
-        return self.leases.scheduler.waiting
 
     @asynccontextmanager
     async def serves(self, kind: str, at: str, how: str = "", room: int = 10_000) -> AsyncIterator[Opened]:

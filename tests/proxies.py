@@ -22,7 +22,6 @@ from twisted.internet.protocol import ServerFactory
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import Logger
 
-from distbal.access import AccessList
 from distbal.complaints import Complaints
 from distbal.health import Verdict
 from distbal.hosts import DEFAULT_POOL, Farm, HostSpec
@@ -41,6 +40,7 @@ from distbal.scheduler import Scheduler
 from distbal.snapshot import HostState
 from tests.loops import open_descriptors
 from tests.peers import Peer, readable, until
+from tests.ports import Lending
 
 #: the two relays, and where a proxy listens that uses them
 RELAYS = {"spliced": "127.0.0.1:0", "streams": "tcp:0:interface=127.0.0.1:backlog=4096"}
@@ -226,7 +226,7 @@ class StrictLoop(HotLoop):
         super().add(descriptor, events, watcher)
 
 
-class House:
+class House(Lending):
     """A farm, and one port of the proxy to it.
 
     :param resolve: looks names up.
@@ -269,18 +269,7 @@ class House:
         self.loop: Any = None
         self.where: Any = None
 
-    def allow(self, *words: str) -> None:
-        self.terms.allow_clients = self.terms.allow_update = AccessList.parse(words)
-
     # -- what is to be seen
-
-    @property
-    def lent(self) -> int:
-        return self.leases.scheduler.lent
-
-    @property
-    def waiting(self) -> int:
-        return self.leases.scheduler.waiting
 
     @property
     def counts(self) -> dict[str, int]:

@@ -17,21 +17,14 @@ from twisted.logger import capturedLogs
 from distbal import listening
 from distbal.loop import BATCH, RETRY_ACCEPT, Connection
 from distbal.outcomes import Outcome
-from tests.loops import Client, Hand, open_descriptors
+from tests.loops import Client, Hand, hands, open_descriptors
 from tests.peers import PATIENCE, Peer
 from tests.support import LoggedErrors
 
 
 @pytest.fixture
 def make() -> Iterator[Callable[..., Hand]]:
-    with ExitStack() as stack:
-
-        def make_one(room: int = 1000) -> Hand:
-            hand = Hand(room)
-            stack.callback(hand.loop.stop)
-            return hand
-
-        yield make_one
+    yield from hands()
 
 
 @pytest.fixture

@@ -19,21 +19,14 @@ from twisted.logger import capturedLogs, formatEvent
 from distbal import listening
 from distbal.loop import MOST_ACCEPTED, ONE_SHORTAGE, RETRY_ACCEPT, HotLoop
 from distbal.outcomes import Outcome
-from tests.loops import Client, Hand
+from tests.loops import Client, Hand, hands
 from tests.peers import PATIENCE, Peer, until
 from tests.support import LoggedErrors, descriptors_left
 
 
 @pytest.fixture
 def make() -> Iterator[Callable[..., Hand]]:
-    with ExitStack() as stack:
-
-        def make_one(room: int = 1000) -> Hand:
-            hand = Hand(room)
-            stack.callback(hand.loop.stop)
-            return hand
-
-        yield make_one
+    yield from hands()
 
 
 @pytest.fixture

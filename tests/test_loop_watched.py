@@ -13,7 +13,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from distbal import listening
 from distbal.loop import BATCH, WATCHED
-from tests.loops import Hand, open_descriptors
+from tests.loops import Hand, hands, open_descriptors
 from tests.peers import Peer
 from tests.support import LoggedErrors
 
@@ -23,14 +23,7 @@ IN, OUT, LEFT = select.EPOLLIN, select.EPOLLOUT, select.EPOLLRDHUP
 @pytest.fixture
 def make() -> Iterator[Callable[..., Hand]]:
     before = open_descriptors()
-    with ExitStack() as stack:
-
-        def make_one(room: int = 1000) -> Hand:
-            hand = Hand(room)
-            stack.callback(hand.loop.stop)
-            return hand
-
-        yield make_one
+    yield from hands()
     assert open_descriptors() == before
 
 

@@ -66,12 +66,12 @@ async def test_whom_the_system_does_not_watch_is_closed_once(whom: str, monkeypa
         house = House(server.spec())
         async with house.serves("spliced"):
             register = house.loop._register
+            house.loop.watches_no_more()
+            refuse = house.loop._register
 
             def registers(descriptor: int, events: int) -> None:
                 watched.append(descriptor)
-                if len(watched) > (whom == "server"):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                register(descriptor, events)
+                (refuse if len(watched) > (whom == "server") else register)(descriptor, events)
 
             house.loop._register = registers
             monkeypatch.setattr(os, "close", closes)

@@ -53,10 +53,7 @@ class Flow:
         if pipe is None:
             pipe = self.pipe = self.pipes.borrow()
         try:
-            try:
-                count = _splice(self.source, pipe.write, pipe.size, None, None, _FLAGS) or self._pass_a_mark(pipe)
-            except BlockingIOError:
-                count = -1 if pipe.held else self._pass_a_mark(pipe)
+            count = self._fill(pipe)
         except OSError as error:
             return self._broke(error, SOURCE_BROKE)
         if count > 0:
@@ -100,10 +97,7 @@ class Flow:
         pipes = self.pipes
         pipe = pipes.borrow()
         try:
-            try:
-                count = _splice(self.source, pipe.write, pipe.size, None, None, _FLAGS) or self._pass_a_mark(pipe)
-            except BlockingIOError:
-                count = self._pass_a_mark(pipe)
+            count = self._fill(pipe)
         except OSError as error:
             pipes.give_back(pipe)
             return self._broke(error, SOURCE_BROKE)
@@ -147,6 +141,13 @@ class Flow:
         pipe.held = os.write(pipe.write, data)
         self.taken += pipe.held
         return self.give()
+
+    def _fill(self, pipe: Pipe) -> int:
+        """Source to pipe: bytes that came, 0 for the end, -1 for nothing, or no room."""
+        try:
+            return _splice(self.source, pipe.write, pipe.size, None, None, _FLAGS) or self._pass_a_mark(pipe)
+        except BlockingIOError:
+            return -1 if pipe.held else self._pass_a_mark(pipe)
 
     def _pass_a_mark(self, pipe: Pipe) -> int:
         """There is something to read, says an event, and nothing to splice: bytes that came, 0 for the end, -1 for nothing.
