@@ -22,6 +22,9 @@ from tests.support import room_for
 ENDPOINT = "tcp:0:interface=127.0.0.1:backlog=1000"
 #: a request that begins so is closed without an answer
 REFUSED = b"x"
+#: rounds of 10,000 sessions, of which one must add less than so many kB: 50 bytes a session, less than one object
+ROUNDS = 5
+STILL = 500
 
 
 @dataclass
@@ -136,11 +139,13 @@ def settled(daemon: Daemon) -> dict[str, int]:
     return kinds
 
 
-@pytest.mark.parametrize(("place", "growth"), [(ANY, 1_500), (ENDPOINT, 8_000)], ids=["spliced", "streams"])
-def test_nothing_leaks(tmp_path: Path, place: str, growth: int) -> None:
+@pytest.mark.parametrize("place", [ANY, ENDPOINT], ids=["spliced", "streams"])
+def test_nothing_leaks(tmp_path: Path, place: str) -> None:
     """Descriptors and memory are as before, after 10,000 sessions, some of which were broken off.
 
-    What Twisted's transports leave behind is a circle each, which waits for the garbage collector: some MB in all.
+    What is kept grows by every round of them. What merely waits for the garbage collector (Twisted's transports leave a
+    circle each) has a ceiling, which the first rounds reach, at a time that the collector chooses: so one round of
+    several, without growth, shows that nothing is kept.
     """
 
     async def sessions() -> None:
@@ -152,10 +157,14 @@ def test_nothing_leaks(tmp_path: Path, place: str, growth: int) -> None:
                 (port,) = daemon.proxies
                 # the history fills, what is loaded at need is loaded
                 await together(2_000, 20, port, backend)
-                kinds, memory = settled(daemon), daemon.memory()
-                await asyncio.wait_for(together(10_000, 20, port, backend), PATIENCE)
-                assert settled(daemon) == kinds
-                assert daemon.memory() - memory < growth
+                kinds = settled(daemon)
+                growth: list[int] = []
+                while len(growth) < ROUNDS and not any(grown < STILL for grown in growth):
+                    memory = daemon.memory()
+                    await asyncio.wait_for(together(10_000, 20, port, backend), PATIENCE)
+                    assert settled(daemon) == kinds
+                    growth.append(daemon.memory() - memory)
+                assert growth[-1] < STILL, growth
                 daemon.assert_calm()
 
     asyncio.run(sessions())
