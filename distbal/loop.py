@@ -21,7 +21,6 @@ import math
 import os
 import select
 import socket
-import struct
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -30,6 +29,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from distbal import listening
 from distbal.complaints import Complaints
 from distbal.outcomes import Outcome
 
@@ -56,8 +56,6 @@ _ALREADY_GONE = frozenset(
     if hasattr(errno, name)
 )
 
-#: SO_LINGER's value for "reset instead of close"
-_ABORT = struct.pack("ii", 1, 0)
 _LEAVING = select.EPOLLIN | select.EPOLLRDHUP if hasattr(select, "epoll") else 0
 
 available = hasattr(select, "epoll")
@@ -288,7 +286,7 @@ class HotLoop:
             self._unregister(descriptor)
         if reset:
             with contextlib.suppress(OSError), socket.socket(fileno=descriptor) as sock:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+                listening.reset_at_close(sock)
         else:
             os.close(descriptor)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -20,6 +19,8 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from tests.support import reset_at_close
 
 #: seconds in which whatever is awaited has come, or never will
 PATIENCE = 20.0
@@ -120,7 +121,7 @@ class Peer:
 
     def reset(self) -> None:
         """Be gone as a process that is killed with bytes unread."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_at_close(self.sock)
         self.sock.close()
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import socket
+import struct
 import subprocess
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
@@ -55,6 +56,11 @@ def free_port(family: socket.AddressFamily = socket.AF_INET) -> int:
     with socket.socket(family) as probe:
         probe.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def reset_at_close(sock: socket.socket) -> None:
+    """Let the peer see a reset when it is closed, as from a process that is killed with bytes unread (socket(7), SO_LINGER)."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 @contextmanager

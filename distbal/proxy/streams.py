@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import struct
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import error, tcp
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 #: bytes that are taken in of a client that waits
 MOST_HELD = 1 << 16
-_ABORT = struct.pack("ii", 1, 0)
 
 
 class StreamSession(Session):
@@ -283,7 +281,7 @@ class StreamSession(Session):
         self._held = []
         if reset and (sock := system_socket(self._client)) is not None:
             with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+                listening.reset_at_close(sock)
         if reset or (self._left and not self._told):
             self._client.abortConnection()
         else:

@@ -8,7 +8,6 @@ import pwd
 import re
 import signal
 import socket
-import struct
 import subprocess
 import sys
 from collections import Counter
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from distbal import wire
 from tests.integration.farm import PATIENCE, clean_environment, until
-from tests.support import ROOT, stop
+from tests.support import ROOT, reset_at_close, stop
 
 TWISTD = str(Path(sys.executable).with_name("twistd"))
 ANY = "127.0.0.1:0"
@@ -143,7 +142,7 @@ def refuses(port: int) -> bool:
 
 
 def reset(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    reset_at_close(sock)
     sock.close()
 
 

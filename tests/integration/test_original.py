@@ -12,7 +12,6 @@ import random
 import re
 import select
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -39,7 +38,7 @@ from tests.conversations import (
     Step,
     Waits,
 )
-from tests.support import ROOT, need, room_for, spawn
+from tests.support import ROOT, need, reset_at_close, room_for, spawn
 
 #: seconds in which whatever is awaited has come, or never will; more than the daemon gives a silent peer
 PATIENCE = 20.0
@@ -221,7 +220,7 @@ class Talk:
                 self._socks.pop(who).close()
             case Reset(who):
                 sock = self._socks.pop(who)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                reset_at_close(sock)
                 sock.close()
             case Status():
                 self.heard.append(self._await(step))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import stop
+from tests.support import reset_at_close, stop
 from tests.wrap.conftest import flags_name_sanitizers
 from tests.wrap.support import PATIENCE, Balancer, Wrap, compile_that, farm
 
@@ -152,7 +152,7 @@ def test_one_that_closes_before_the_grant(wrap: Wrap, balancer: Balancer, sent: 
         client = balancer.accept()
         client.sendall(sent)
         if reset:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            reset_at_close(client)
         client.close()
         assert process.communicate(timeout=PATIENCE) == (f"{LOCAL} next/100", "")
 
