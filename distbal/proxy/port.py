@@ -34,6 +34,7 @@ class Proxy:
     :ivar pipes: for spliced sessions.
     :ivar young: sessions that began to connect to their host a moment ago; ``parting``: those whose client has been told all;
         ``stalled``: those whose client did not keep up; ``unheard``: those who would not hear it if one of their peers left.
+    :ivar deadlines: these four.
     """
 
     def __init__(self, clock: IReactorTime, lookup: Lookup) -> None:
@@ -46,6 +47,7 @@ class Proxy:
         self.parting: Deadlines[Session] = Deadlines(clock, PARTING_TIME, lambda session: session.parted())
         self.stalled: Deadlines[Session] = Deadlines(clock, STALL_TIME, lambda session: session.stalled())
         self.unheard: Deadlines[Session] = Deadlines(clock, LOOK_TIME, lambda session: session.listen_in())
+        self.deadlines = (self.young, self.parting, self.stalled, self.unheard)
 
     def reserve(self, loop: HotLoop) -> None:
         """Keep descriptors for the pipes that are kept: once, for all ports."""
@@ -56,7 +58,7 @@ class Proxy:
 
     def stop(self) -> None:
         """The end of all sessions: to be called when these are stopped."""
-        for deadlines in (self.young, self.parting, self.stalled, self.unheard):
+        for deadlines in self.deadlines:
             deadlines.stop()
         self.pipes.stop()
 
@@ -94,6 +96,7 @@ class ProxyPort(ClientPort):
         self.parting = proxy.parting
         self.stalled = proxy.stalled
         self.unheard = proxy.unheard
+        self._deadlines = proxy.deadlines
         #: calls something as soon as new descriptors may be made
         self.soon: Callable[[Callable[[], None]], None] = _at_once
 
@@ -146,10 +149,8 @@ class ProxyPort(ClientPort):
 
     def over(self, session: Session) -> None:
         """A session ended."""
-        self.young.discard(session)
-        self.parting.discard(session)
-        self.stalled.discard(session)
-        self.unheard.discard(session)
+        for deadlines in self._deadlines:
+            deadlines.discard(session)
 
 
 def _at_once(call: Callable[[], None]) -> None:
