@@ -62,6 +62,27 @@ def logged_errors() -> Iterator[LoggedErrors]:
 
 
 @pytest.fixture
+def descriptors_stay() -> Iterator[None]:
+    """The test leaves as many descriptors as it found."""
+    from twisted.internet import reactor
+    from twisted.internet.defer import Deferred
+    from twisted.internet.protocol import ServerFactory
+
+    from tests.loops import open_descriptors
+    from tests.peers import until
+
+    # Twisted takes a reserve with its first port
+    pytest_twisted.blockon(reactor.listenTCP(0, ServerFactory(), interface="127.0.0.1").stopListening())
+    before = open_descriptors()
+    yield
+
+    async def same() -> None:
+        await until(lambda: open_descriptors() == before, f"{before} descriptors, as before")
+
+    pytest_twisted.blockon(Deferred.fromCoroutine(same()))
+
+
+@pytest.fixture
 def original() -> Path:
     """The directory of the Tcl original (``$DISTBAL_ORIGINAL``, or ../shared/original); skips where there is none."""
     path = Path(os.environ.get("DISTBAL_ORIGINAL") or ROOT.parent / "shared" / "original")

@@ -10,15 +10,12 @@ import errno
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any, Self
 
 import pytest
-import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.protocol import ServerFactory
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import Logger
 
@@ -38,7 +35,6 @@ from distbal.proxy.session import Session
 from distbal.proxy.streams import ProxyFactory
 from distbal.scheduler import Scheduler
 from distbal.snapshot import HostState
-from tests.loops import open_descriptors
 from tests.peers import Peer, readable, until
 from tests.ports import Lending
 
@@ -50,22 +46,10 @@ both_relays = pytest.mark.parametrize("relay", list(RELAYS))
 MUCH = 24_000_000
 #: a receive buffer that much does not fit into
 SMALL = 1 << 16
+Leave = Callable[[Peer], None]
 every_way_to_leave = pytest.mark.parametrize(
     "leave", [Peer.close, Peer.half_close, Peer.reset], ids=["close", "half-close", "reset"]
 )
-
-
-def descriptors_stay() -> Iterator[None]:
-    """For a fixture: the test leaves as many descriptors as it found."""
-    # Twisted takes a reserve with its first port
-    pytest_twisted.blockon(reactor.listenTCP(0, ServerFactory(), interface="127.0.0.1").stopListening())
-    before = open_descriptors()
-    yield
-
-    async def same() -> None:
-        await until(lambda: open_descriptors() == before, f"{before} descriptors, as before")
-
-    pytest_twisted.blockon(Deferred.fromCoroutine(same()))
 
 
 # -- servers
@@ -316,7 +300,7 @@ class House(Lending):
         """Everything has ended, and was given back."""
         await until(lambda: not self.sessions, "the end of all sessions")
         assert (self.lent, self.waiting, self.loop._reserved) == (0, 0, 0)
-        assert [len(self.proxy.young), len(self.proxy.parting), len(self.proxy.stalled)] == [0, 0, 0]
+        assert [len(deadlines) for deadlines in self.proxy.deadlines] == [0, 0, 0, 0]
 
     @asynccontextmanager
     async def open(self, relay: str, at: str = "") -> AsyncIterator[None]:

@@ -6,7 +6,6 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,12 +17,9 @@ from distbal.proxy import splice
 from distbal.proxy.session import CONNECT_TIME, why_unreachable
 from tests.peers import PATIENCE, until
 from tests.ports import texts
-from tests.proxies import Hole, House, Server, both_relays, descriptors_stay, heard, read, turns
+from tests.proxies import Hole, House, Server, both_relays, heard, read, turns
 
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    yield from descriptors_stay()
+pytestmark = pytest.mark.usefixtures("descriptors_stay")
 
 
 def test_why_a_host_cannot_be_reached() -> None:

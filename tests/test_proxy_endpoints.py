@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,13 @@ from twisted.internet.defer import Deferred
 
 from distbal.outcomes import Outcome
 from tests.peers import Peer, readable, until
-from tests.proxies import House, Server, descriptors_stay, heard, noise, read
+from tests.proxies import House, Server, heard, noise, read
+
+pytestmark = pytest.mark.usefixtures("descriptors_stay")
 
 PROXIED = "haproxy:tcp:0:interface=127.0.0.1"
 #: what a load balancer that speaks the PROXY protocol says first
 HEADER = b"PROXY TCP4 127.0.0.9 127.0.0.1 4711 3632\r\n"
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    yield from descriptors_stay()
 
 
 @pytest.mark.parametrize("much", [6, 3_000_000])

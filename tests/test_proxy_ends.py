@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 
 import pytest
 import pytest_twisted
@@ -18,7 +17,6 @@ from tests.proxies import (
     House,
     Server,
     both_relays,
-    descriptors_stay,
     gone,
     heard,
     noise,
@@ -30,10 +28,7 @@ from tests.proxies import (
     turns,
 )
 
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    yield from descriptors_stay()
+pytestmark = pytest.mark.usefixtures("descriptors_stay")
 
 
 # -- nothing is lost

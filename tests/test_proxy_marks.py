@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 
 import pytest
 import pytest_twisted
 
 from distbal.outcomes import Outcome
 from tests.peers import Peer
-from tests.proxies import House, Server, both_relays, descriptors_stay, heard, noise, read, relayed, rests, turns
+from tests.proxies import House, Server, both_relays, heard, noise, read, relayed, rests, turns
 
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    yield from descriptors_stay()
+pytestmark = pytest.mark.usefixtures("descriptors_stay")
 
 
 def mark(peer: Peer) -> None:

@@ -18,14 +18,11 @@ from distbal.proxy.pipes import USUAL
 from distbal.proxy.splice import COST
 from tests.peers import readable, until
 from tests.ports import texts
-from tests.proxies import House, Server, both_relays, descriptors_stay, gone, heard, noise, read, relayed, turns
+from tests.proxies import House, Server, both_relays, gone, heard, noise, read, relayed, turns
 from tests.support import LoggedErrors, descriptors_left, room_for
 from tests.test_listening import ordinary_user
 
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    yield from descriptors_stay()
+pytestmark = pytest.mark.usefixtures("descriptors_stay")
 
 
 # -- what we lack ourselves

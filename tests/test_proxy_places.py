@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,16 +27,12 @@ from tests.proxies import (
     Nobody,
     Server,
     both_relays,
-    descriptors_stay,
     expect,
     heard,
     turns,
 )
 
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    yield from descriptors_stay()
+pytestmark = pytest.mark.usefixtures("descriptors_stay")
 
 
 class Slow:

@@ -7,7 +7,7 @@ the other side said before its own has arrived; no session leaves anything behin
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 from tests.loops import open_descriptors
 from tests.peers import Peer, until
-from tests.proxies import Accepted, House, Server, descriptors_stay, noise, turns
+from tests.proxies import Accepted, House, Server, noise, turns
+
+pytestmark = pytest.mark.usefixtures("descriptors_stay")
 
 DATA = noise(1 << 22)
 #: bytes that one side says at most
@@ -114,11 +116,6 @@ class Side:
     def _has_said_all(self) -> None:
         self.first |= not self.said_all and not self.end
         self.said_all = True
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    yield from descriptors_stay()
 
 
 SIZES = st.sampled_from([1, 2, 100, 4096, 5000, 70_000, 300_000, 2_000_000])

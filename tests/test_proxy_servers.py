@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -25,7 +24,6 @@ from tests.proxies import (
     Nobody,
     Server,
     both_relays,
-    descriptors_stay,
     expect,
     heard,
     lose_patience,
@@ -38,10 +36,7 @@ from tests.proxies import (
     turns,
 )
 
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    yield from descriptors_stay()
+pytestmark = pytest.mark.usefixtures("descriptors_stay")
 
 
 # -- no connection comes about: the client never learns of it

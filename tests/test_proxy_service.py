@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,15 +12,14 @@ from twisted.internet import reactor
 from distbal.proxy import splice
 from distbal.proxy.pipes import KEPT
 from tests.peers import Peer, until
-from tests.proxies import RELAYS, Server, both_relays, descriptors_stay, heard, read
+from tests.proxies import RELAYS, Server, both_relays, heard, read
 from tests.services import ANY, Balancer, balancer
 
 
 @pytest.fixture(autouse=True)
-def reactor_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def reactor_clock(monkeypatch: pytest.MonkeyPatch, descriptors_stay: None) -> None:
     """The reactor's own clock comes back after each test, and what it had opened is closed."""
     monkeypatch.setattr(reactor, "seconds", reactor.seconds)
-    yield from descriptors_stay()
 
 
 def host(server: Server, name: str = "alpha", slots: int = 1, pool: str = "default") -> str:

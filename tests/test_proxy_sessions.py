@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,9 +18,9 @@ from tests.ports import texts
 from tests.proxies import (
     Hole,
     House,
+    Leave,
     Server,
     both_relays,
-    descriptors_stay,
     every_way_to_leave,
     gone,
     heard,
@@ -32,12 +31,7 @@ from tests.proxies import (
     turns,
 )
 
-Leave = Callable[[Peer], None]
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    yield from descriptors_stay()
+pytestmark = pytest.mark.usefixtures("descriptors_stay")
 
 
 # -- when a lease is asked for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import pytest_twisted
@@ -13,14 +13,11 @@ from distbal.proxy import flow
 from distbal.proxy.flow import Flow
 from distbal.proxy.splice import MOST_DROPPED, SpliceSession
 from tests.peers import Peer
-from tests.proxies import House, Server, descriptors_stay, heard, noise, read, relayed, stuff, turns
+from tests.proxies import House, Server, heard, noise, read, relayed, stuff, turns
+
+pytestmark = pytest.mark.usefixtures("descriptors_stay")
 
 passing_or_not = pytest.mark.parametrize("passes", [False, True], ids=["cancel", "pass"])
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    yield from descriptors_stay()
 
 
 # -- bytes that move

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,7 +23,6 @@ from tests.proxies import (
     House,
     Server,
     both_relays,
-    descriptors_stay,
     heard,
     noise,
     read,
@@ -34,10 +32,7 @@ from tests.proxies import (
     turns,
 )
 
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    yield from descriptors_stay()
+pytestmark = pytest.mark.usefixtures("descriptors_stay")
 
 
 @both_relays

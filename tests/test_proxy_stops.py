@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 import pytest
 import pytest_twisted
 
-from tests.proxies import Hole, House, Server, both_relays, descriptors_stay, gone, heard, noise, read, turns
+from tests.proxies import Hole, House, Server, both_relays, gone, heard, noise, read, turns
 
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    yield from descriptors_stay()
+pytestmark = pytest.mark.usefixtures("descriptors_stay")
 
 
 @both_relays

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
@@ -13,15 +12,12 @@ from distbal.outcomes import Outcome
 from distbal.proxy.session import STALL_TIME
 from tests.peers import Peer
 from tests.ports import our_end
-from tests.proxies import House, Server, both_relays, descriptors_stay, noise, read, relayed, turns
+from tests.proxies import House, Server, both_relays, noise, read, relayed, turns
+
+pytestmark = pytest.mark.usefixtures("descriptors_stay")
 
 #: a window so small that what the client takes shows soon at our end
 WINDOW = 4096
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    yield from descriptors_stay()
 
 
 def holds(peer: Peer, option: int, size: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ from tests.proxies import (
     RELAYS,
     Hole,
     House,
+    Leave,
     Server,
     both_relays,
-    descriptors_stay,
     every_way_to_leave,
     gone,
     heard,
@@ -33,15 +32,10 @@ from tests.proxies import (
     turns,
 )
 
-Leave = Callable[[Peer], None]
+pytestmark = pytest.mark.usefixtures("descriptors_stay")
 
 #: where a proxy listens for clients of this machine
 UNIX = {"spliced": "unix:{}", "streams": "unix:{}:mode=666"}
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    yield from descriptors_stay()
 
 
 def look(house: House, relay: str) -> None:
