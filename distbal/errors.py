@@ -50,6 +50,13 @@ class WireError(DistbalError):
     """Text that came over one of the ports does not follow docs/protocol.md."""
 
 
+class MonitorTrouble(DistbalError):
+    """A monitor could not do its own work; the text says why, as the end of a sentence that begins with the host's name.
+
+    It says nothing of whether the host can take jobs.
+    """
+
+
 def describe(path: str, mistake: Mistake) -> str:
     """One mistake as ``hosts.yaml:7: hosts[2].slots: ...``, the form that editors jump to."""
     place = f"{path}:{mistake.line}" if mistake.line else path

@@ -11,11 +11,22 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from distbal import addresses
+
+
+def setting(default: Any, description: str, **more: Any) -> Any:
+    """A key that may be left out; its default is written as users write it."""
+    return Field(default, description=description, validate_default=True, **more)
+
+
+class Section(BaseModel):
+    """A mapping of the file: unknown keys are mistakes, and nothing is converted in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
 
 
 class Unfit(ValueError):
@@ -114,6 +125,28 @@ def whole_number(least: int, most: int, why_not: Callable[[str], str]) -> Leaf:
         raise Unfit(f"{shown(value)} is no number: {least} to {most} is wanted")
 
     return Leaf(parse, {"type": "integer", "minimum": least, "maximum": most})
+
+
+def between(least: float, most: float, what: str) -> Leaf:
+    """A number, whole or not; ``what`` says what is wanted, as the end of a sentence: ``seconds``."""
+
+    def parse(value: object) -> float:
+        if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most:
+            return float(value)
+        raise Unfit(f"{shown(value)} is none of {least:g} to {most:g}: {what}")
+
+    return Leaf(parse, {"type": "number", "minimum": least, "maximum": most})
+
+
+def switch() -> Leaf:
+    """Yes or no, as YAML has them: true or false."""
+
+    def parse(value: object) -> bool:
+        if isinstance(value, bool):
+            return value
+        raise Unfit(f"{shown(value)} is neither true nor false")
+
+    return Leaf(parse, {"type": "boolean"})
 
 
 def listed(what: str, *, unique: bool = False) -> Short:

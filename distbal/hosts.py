@@ -25,6 +25,7 @@ class HostSpec:
     :ivar options: distcc's options with their commas (``,lzo,cpp``), or "".
     :ivar address: where it really is, (host, port), for what connects to it.
     :ivar pools: the pools that it serves, at least one.
+    :ivar auto: the file leaves the number of slots to the host (``slots: auto``): as long as it has not said it, distcc's 4.
     """
 
     name: str
@@ -33,6 +34,7 @@ class HostSpec:
     options: str = ""
     address: tuple[str, int] = ("", 3632)
     pools: tuple[str, ...] = (DEFAULT_POOL,)
+    auto: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Protocol, cast
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -124,6 +125,16 @@ class LocalLeases:
         self._deliver(self.scheduler.report(name, verdict))
         self._set_timer()
         return not up if before is None else before.up != up
+
+    def forget(self, name: str, source: str) -> None:
+        """A source has no opinion of a host any more; nothing happens when the host is not in the file."""
+        with suppress(KeyError):
+            self._deliver(self.scheduler.forget(name, source, self._seconds()))
+            self._set_timer()
+
+    def propose_slots(self, name: str, slots: int) -> None:
+        """A host says how many jobs it runs at once; KeyError when no such host is in the file."""
+        self._deliver(self.scheduler.propose_slots(name, slots, self._seconds()))
 
     def set_admin(self, name: str, state: AdminState) -> None:
         """A person's decision about a host; KeyError when no such host is in the file."""

@@ -7,15 +7,15 @@ several values, such as a name that stands twice, are in :mod:`distbal.crosschec
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.json_schema import JsonSchemaValue
 
 from distbal import addresses, hostspec, listenspec
 from distbal.access import ANY, WORDS, AccessList
 from distbal.addresses import HOST, IPV6, PORT
-from distbal.forms import Leaf, Short, Unfit, choice, listed, shown, text, text_schema, whole_number
+from distbal.forms import Leaf, Section, Short, Unfit, choice, listed, setting, shown, text, text_schema, whole_number
 from distbal.hosts import DEFAULT_POOL
 from distbal.listenspec import ListenAddress, Listener
 from distbal.policies import POLICIES
@@ -102,17 +102,6 @@ def _access(value: str) -> str:
     return value
 
 
-def _key(default: Any, description: str, **more: Any) -> Any:
-    """A key that may be left out; its default is written as users write it."""
-    return Field(default, description=description, validate_default=True, **more)
-
-
-class Section(BaseModel):
-    """A mapping of the file: unknown keys are mistakes, and nothing is converted in silence."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
-
-
 class HostModel(Section):
     """A distcc server, in the long form."""
 
@@ -121,19 +110,19 @@ class HostModel(Section):
     name: Annotated[str, text(hostspec.NAME, hostspec.check_name, "a name is HOST[:PORT]")] = Field(
         description="What clients are told, to the letter: HOST[:PORT]. An IPv6 address stands in brackets."
     )
-    slots: Annotated[int, whole_number(1, hostspec.MOST_SLOTS, hostspec.why_no_slots)] = _key(
+    slots: Annotated[int, whole_number(1, hostspec.MOST_SLOTS, hostspec.why_no_slots)] = setting(
         hostspec.DISTCC_SLOTS, "How many jobs it runs at once. distcc takes 4 where nothing is said."
     )
     address: Annotated[
         str | None, Leaf(_address, {"anyOf": [text_schema(_ADDRESS, "an address is HOST[:PORT]"), {"type": "null"}]})
-    ] = _key(None, "Where it is reached, HOST[:PORT] (port 3632 where none is given); null: where the name says.")
+    ] = setting(None, "Where it is reached, HOST[:PORT] (port 3632 where none is given); null: where the name says.")
     options: Annotated[
         str, text(f"(?:{hostspec.OPTIONS})?", hostspec.check_options, 'options are lzo, lzo,cpp or auth, or ""')
-    ] = _key("", "distcc's options for it, by commas: lzo (compress), cpp (pump mode, needs lzo), auth (GSSAPI).")
+    ] = setting("", "distcc's options for it, by commas: lzo (compress), cpp (pump mode, needs lzo), auth (GSSAPI).")
     pools: Annotated[
         list[Annotated[str, text(POOL, _pool, "the name of a pool")]],
         listed(f"the pools that the host serves, such as [{DEFAULT_POOL}]", unique=True),
-    ] = _key([DEFAULT_POOL], "The pools that it serves: one for each kind of work, such as a toolchain.")
+    ] = setting([DEFAULT_POOL], "The pools that it serves: one for each kind of work, such as a toolchain.")
 
 
 def _lengthen_host(value: object) -> object:
@@ -194,11 +183,11 @@ class QueueModel(Section):
 
     model_config = ConfigDict(title="queue")
 
-    order: Annotated[str, choice(tuple(DISCIPLINES))] = _key(
+    order: Annotated[str, choice(tuple(DISCIPLINES))] = setting(
         "fair", "fair: round robin over client addresses, first come first served within one; fifo: first come first served."
     )
     wait: Annotated[float | None, Leaf(_wait, {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": MOST_SECONDS})] = (
-        _key(None, "Seconds that a client may wait before it is refused; null: for ever.")
+        setting(None, "Seconds that a client may wait before it is refused; null: for ever.")
     )
 
 
@@ -227,7 +216,7 @@ class ListenerModel(Section):
 class LendingListenerModel(ListenerModel):
     """A place to listen at where hosts are lent, those of one pool."""
 
-    pool: Annotated[str, text(POOL, _pool, "the name of a pool")] = _key(DEFAULT_POOL, "The pool whose hosts are lent here.")
+    pool: Annotated[str, text(POOL, _pool, "the name of a pool")] = setting(DEFAULT_POOL, "The pool whose hosts are lent here.")
 
 
 class BalanceListenerModel(LendingListenerModel):
@@ -241,10 +230,10 @@ class ProxyListenerModel(LendingListenerModel):
 
     model_config = ConfigDict(title="listener of the proxy")
 
-    speaks_first: Annotated[str, choice(("client", "server"))] = _key(
+    speaks_first: Annotated[str, choice(("client", "server"))] = setting(
         "client", "client: a slot is asked for at the client's first byte; server: at its connect, for servers that greet."
     )
-    half_close: Annotated[str, choice(("cancel", "pass"))] = _key(
+    half_close: Annotated[str, choice(("cancel", "pass"))] = setting(
         "cancel", "What a client that closes its side wants: cancel: it has left, and its job ends; pass: the server is told."
     )
 
@@ -272,16 +261,16 @@ class ListenModel(Section):
 
     model_config = ConfigDict(title="listen")
 
-    balance: Annotated[list[BalanceListenerModel], Short(_lengthen_listeners, _listeners_schema)] = _key(
+    balance: Annotated[list[BalanceListenerModel], Short(_lengthen_listeners, _listeners_schema)] = setting(
         5656, "Where clients ask for a host. {at: 5756, pool: arm} lends the hosts of one pool."
     )
-    status: Annotated[list[ListenerModel], Short(_lengthen_listeners, _listeners_schema)] = _key(
+    status: Annotated[list[ListenerModel], Short(_lengthen_listeners, _listeners_schema)] = setting(
         5657, "Where the state of the farm is told to whoever connects."
     )
-    update: Annotated[list[ListenerModel], Short(_lengthen_listeners, _listeners_schema)] = _key(
+    update: Annotated[list[ListenerModel], Short(_lengthen_listeners, _listeners_schema)] = setting(
         "127.0.0.1:5658", "Where a status daemon says that a host is up or down."
     )
-    proxy: Annotated[list[ProxyListenerModel], Short(_lengthen_listeners, _listeners_schema)] = _key(
+    proxy: Annotated[list[ProxyListenerModel], Short(_lengthen_listeners, _listeners_schema)] = setting(
         None,
         "Where clients are connected to a host: DISTCC_HOSTS=balancer:3640/40. {at: 3641, pool: arm} takes one of that pool.",
     )
@@ -299,8 +288,8 @@ class AllowModel(Section):
 
     model_config = ConfigDict(title="allow")
 
-    clients: Allowed = _key(["loopback", "private"], "Who may ask for hosts, use the proxy and read the state.")
-    update: Allowed = _key(["loopback"], "Who may say that a host is up or down.")
+    clients: Allowed = setting(["loopback", "private"], "Who may ask for hosts, use the proxy and read the state.")
+    update: Allowed = setting(["loopback"], "Who may say that a host is up or down.")
 
 
 class FileModel(Section):
@@ -312,13 +301,13 @@ class FileModel(Section):
         description="The distcc servers, fastest first: NAME[/SLOTS][,OPTIONS] each, NAME being HOST[:PORT]; "
         "a list inside the list is one rank of equally fast hosts."
     )
-    policy: Annotated[str, choice(tuple(POLICIES))] = _key(
+    policy: Annotated[str, choice(tuple(POLICIES))] = setting(
         "fastest-first", "Which free host a client gets: the first of the list, the least busy one, or any."
     )
-    queue: QueueModel = _key({}, "Who is next when every host is busy, and for how long one waits.")
-    reply: Annotated[str, text(_REPLY, _reply, _REPLY_FORM)] = _key(
+    queue: QueueModel = setting({}, "Who is next when every host is busy, and for how long one waits.")
+    reply: Annotated[str, text(_REPLY, _reply, _REPLY_FORM)] = setting(
         "{name}{options}",
         "What a client is told. {name}/100{options} lets clients that know nothing of limits use more than 4 jobs a host.",
     )
-    listen: ListenModel = _key({}, "Where distbal listens.")
-    allow: AllowModel = _key({}, "Who may connect.")
+    listen: ListenModel = setting({}, "Where distbal listens.")
+    allow: AllowModel = setting({}, "Who may connect.")

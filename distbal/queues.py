@@ -78,6 +78,35 @@ class FifoQueue:
         return ticket
 
 
+class OneHostQueue:
+    """Those for whom one host alone will do (``request.only``), whatever its pools; the longest wait first."""
+
+    def __init__(self) -> None:
+        #: by the host's name; none of them empty
+        self._lines: dict[str, Line] = {}
+
+    def __bool__(self) -> bool:
+        """Whether anybody waits here."""
+        return bool(self._lines)
+
+    def add(self, ticket: Ticket) -> None:
+        self._lines.setdefault(ticket.request.only, OrderedDict())[ticket.id] = ticket
+
+    def remove(self, ticket: Ticket) -> None:
+        line = self._lines[ticket.request.only]
+        del line[ticket.id]
+        if not line:
+            del self._lines[ticket.request.only]
+
+    def take(self, host: Host) -> Ticket | None:
+        line = self._lines.get(host.spec.name)
+        if line is None:
+            return None
+        ticket = next(iter(line.values()))
+        self.remove(ticket)
+        return ticket
+
+
 class _Client:
     """One client that waits: when its turn comes, and its lines by kind (none of them empty)."""
 

@@ -22,6 +22,7 @@ class Request:
     :ivar pool: the pool that must serve it.
     :ivar exclude: names of hosts to leave out: those where an earlier attempt failed.
     :ivar job: the job that this is an attempt of; 0 for a new one.
+    :ivar only: the name of the one host that will do; "" for any. It is served before those to whom any will do.
     :ivar since: for a job whose turn had come, but whose host could not be reached: when it first asked, in seconds on the
         scheduler's clock. It has waited already, and is served before all that wait for their first turn. None for others.
     """
@@ -33,6 +34,7 @@ class Request:
     exclude: Collection[str] = ()
     job: int = 0
     since: float | None = None
+    only: str = ""
 
 
 class Ticket:

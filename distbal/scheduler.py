@@ -4,7 +4,7 @@ The rules, all of which stand in this file or in the one it names:
 
 1. A host is given a job only while it is available (hosts.py). Of the available ones the policy chooses (policies.py).
 2. Whoever cannot be served waits; the discipline says who is next (queues.py). A job whose turn had come, but whose host turned
-   out to be unreachable, is served before all of them.
+   out to be unreachable, is served before all of them; and before that one who needs this very host, which is a monitor.
 3. No waiter waits while a host is available to it. So a free slot concerns only those who wait, and a request only the hosts.
 4. What was lent comes back once: with :meth:`Scheduler.release`. Hosts that go down, are drained or leave the file keep their
    running leases.
@@ -24,8 +24,8 @@ import itertools
 import math
 import random
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from distbal import evidence
 from distbal.health import Verdict
@@ -33,7 +33,7 @@ from distbal.history import History
 from distbal.hosts import AdminState, Farm, Host
 from distbal.outcomes import Outcome, Traffic
 from distbal.policies import POLICIES, HostIndex
-from distbal.queues import DISCIPLINES, FifoQueue, WaitQueue
+from distbal.queues import DISCIPLINES, FifoQueue, OneHostQueue, WaitQueue
 from distbal.ranking import Ranking
 from distbal.requests import Lease, Request, Ticket
 from distbal.snapshot import Snapshot, client_state, host_state
@@ -87,6 +87,8 @@ class Scheduler:
         self._queue: WaitQueue = DISCIPLINES[farm.order]()
         #: jobs whose turn had come already
         self._again = FifoQueue()
+        #: those for whom one host alone will do
+        self._only = OneHostQueue()
         self._rebuild(farm, -math.inf)
 
     @property
@@ -103,6 +105,11 @@ class Scheduler:
         return dict(self._counts)
 
     @property
+    def hosts(self) -> Mapping[str, Host]:
+        """Every host by its name, those that are gone from the file and drain included. To be looked at, not changed."""
+        return self._hosts
+
+    @property
     def farm(self) -> Farm:
         """What it was last configured with."""
         return self._farm
@@ -114,11 +121,16 @@ class Scheduler:
 
         :param holder: handed back with the lease.
         :returns: the ticket; its ``lease`` is there at once when a host is available, else it waits.
+        :raises KeyError: the one host that will do is not in the file.
         """
         ticket = Ticket(next(self._ids), request, holder, now if request.since is None else request.since)
         self._counts["asked"] += 1
-        index = self._indexes.get(request.pool)
-        host = None if index is None else index.pick(request.exclude)
+        if request.only:
+            wanted = self._in_file(request.only)
+            host = wanted if wanted.available else None
+        else:
+            index = self._indexes.get(request.pool)
+            host = None if index is None else index.pick(request.exclude)
         if host is not None:
             self._grant(ticket, host, now)
             self._reindex(host)
@@ -191,6 +203,30 @@ class Scheduler:
         self._note_expiry(host)
         return self._changed([host], verdict.at) if changed else []
 
+    def forget(self, name: str, source: str, now: float) -> list[Lease]:
+        """A source has no opinion of a host any more; KeyError when no such host is in the file. Returns leases to deliver."""
+        host = self._in_file(name)
+        changed = host.health.forget(source)
+        self._note_expiry(host)
+        return self._changed([host], now) if changed else []
+
+    def propose_slots(self, name: str, slots: int, now: float) -> list[Lease]:
+        """A host says how many jobs it runs at once: taken where the file leaves that to it (``slots: auto``).
+
+        :param slots: at least 1.
+        :returns: leases to deliver.
+        :raises KeyError: no such host is in the file.
+        """
+        host = self._in_file(name)
+        if not host.spec.auto or slots == host.spec.slots:
+            return []
+        host.spec = replace(host.spec, slots=slots)
+        return self._changed([host], now)
+
+    def host(self, name: str) -> Host:
+        """One host, to be looked at; KeyError when no such host is in the file."""
+        return self._in_file(name)
+
     def set_admin(self, name: str, state: AdminState, now: float) -> list[Lease]:
         """A person decides about a host; KeyError when no such host is in the file. Returns leases to deliver."""
         host = self._in_file(name)
@@ -229,7 +265,7 @@ class Scheduler:
         if farm.order != self._farm.order:
             self._queue = DISCIPLINES[farm.order]()
             for ticket in self._waiters.values():
-                if ticket.request.since is None:
+                if ticket.request.since is None and not ticket.request.only:
                     self._queue.add(ticket)
         self._patience = Ranking()
         if farm.wait is not None:
@@ -264,11 +300,15 @@ class Scheduler:
 
     def _line(self, ticket: Ticket) -> WaitQueue:
         """Where a waiter waits."""
-        return self._queue if ticket.request.since is None else self._again
+        request = ticket.request
+        if request.only:
+            return self._only
+        return self._queue if request.since is None else self._again
 
     def _take(self, host: Host) -> Ticket | None:
         """The next waiter that this host can serve, taken out; None when there is none."""
-        ticket = (self._again.take(host) if self._again else None) or self._queue.take(host)
+        ticket = self._only.take(host) if self._only else None
+        ticket = ticket or (self._again.take(host) if self._again else None) or self._queue.take(host)
         if ticket is not None:
             del self._waiters[ticket.id]
             self._patience.discard(ticket)
@@ -348,6 +388,9 @@ class Scheduler:
                     known.suspect = False
                     known.health.forget(evidence.SOURCE)
                     self._note_expiry(known)
+                if spec.auto and known.spec.auto:
+                    # what it said of itself holds
+                    spec = replace(spec, slots=known.spec.slots)  # noqa: PLW2901
                 known.spec, known.position, known.removed = spec, position, False
         for host in [host for host in self._hosts.values() if host.removed and not host.leases]:
             self._forget(host)
