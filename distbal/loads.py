@@ -1,9 +1,9 @@
 """Weights from load: how much of a host is left for us, and how to keep that from wobbling. Pure.
 
-Only load that is *not ours* may lower a weight, or a host at full work by us alone would be sent less, get idle, be sent more ...
-distccd runs its compilers niced (by 5, distccd(1)), so what runs niced is ours, or as willing to give way as ours, and what runs
-at the usual priority is somebody else's (:func:`share_left`). Where CPU times are not to be had, the load average less what we
-lent says nearly the same, a minute later (:func:`share_by_load`).
+Only load that is *not ours* may lower a weight, or a host at full work by us alone would be sent less, get idle, be sent
+more. distccd runs its compilers niced (by 5, distccd(1)), so what runs niced is ours, or as willing to give way as ours, and
+what runs at the usual priority is somebody else's (:func:`share_left`). Where CPU times are not to be had, the load average
+less what we lent says nearly the same, a minute later (:func:`share_by_load`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ _DECAY = math.exp(-SAMPLE / MINUTE)
 
 #: seconds over which shares are averaged
 TAU = 20.0
-#: by how much the average must leave the weight before the weight follows; and by how much where it has stood for SETTLED seconds
+#: by how much the average must leave the weight before that follows; and by how much where it has stood for SETTLED seconds
 BAND, FINE_BAND = 0.1, 0.03
 SETTLED = 60.0
 #: from here on it is all, or nothing: a little of somebody else's work is always there
 ALL, NOTHING = 0.95, 0.02
+_ENDS = (0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +125,13 @@ class Steady:
             old = math.exp(-(now - self._at) / TAU)
             self._average = self._average * old + share * (1.0 - old)
             weight = self._rounded()
-            band = BAND if now - self._changed < SETTLED else FINE_BAND
-            # away from an end by the whole band, so that a share beside it does not go to and fro
-            away = BAND if self.weight in (0.0, 1.0) else band
-            if weight != self.weight and (
-                abs(weight - self.weight) >= away or (weight in (0.0, 1.0) and self._is_near(weight))
-            ):
+            # from an end the whole band is wanted, and to one nothing more: a share beside it does not go to and fro
+            settled = now - self._changed >= SETTLED and self.weight not in _ENDS
+            band = FINE_BAND if settled else BAND
+            if weight != self.weight and (weight in _ENDS or abs(weight - self.weight) >= band):
                 self.weight, self._changed = weight, now
         self._at = now
         return self.weight
 
     def _rounded(self) -> float:
         return 1.0 if self._average >= ALL else 0.0 if self._average <= NOTHING else self._average
-
-    def _is_near(self, end: float) -> bool:
-        """The average has come to an end of the scale."""
-        return abs(self._average - end) <= 1.0 - ALL

@@ -13,8 +13,7 @@ from typing import Annotated, Any, ClassVar
 
 from twisted.internet import endpoints, error
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocol
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
 from distbal.errors import MonitorTrouble
@@ -91,7 +90,7 @@ class MonitorKind:
         return f"{self.name} needs {' and '.join(missing)}, which is not installed{install}"
 
 
-async def connect(surroundings: Surroundings, host: str, port: int, protocol: type[IProtocol]) -> Any:
+async def connect(surroundings: Surroundings, host: str, port: int, protocol: type[Protocol]) -> Any:
     """Connect to a port of the host, by the address that the balancer's own connects use.
 
     :param host: a name or an address, without brackets.
@@ -104,7 +103,7 @@ async def connect(surroundings: Surroundings, host: str, port: int, protocol: ty
     last: Exception = Unreachable("has no address")
     for family, address in list(places):
         try:
-            connected = await _endpoint(surroundings.reactor, address).connect(Factory.forProtocol(protocol))  # type: ignore[no-untyped-call]
+            connected = await _endpoint(surroundings.reactor, address).connect(Factory.forProtocol(protocol))
         except error.ConnectError as problem:
             last = why_not_connected(problem.osError, str(problem))
         else:

@@ -1,0 +1,7 @@
+"""The kinds of monitors that distbal brings. Each is light to import: what only its checks need, it imports with the first."""
+
+from __future__ import annotations
+
+from distbal.monitors.tcp import TcpKind
+
+tcp = TcpKind()
