@@ -1,7 +1,7 @@
 """``tcp``: does distccd's port take connections? As balance-status-daemon.tcl asks, but without a line in distccd's log.
 
 The kernel of a host answers a connect before distccd knows of it, and where the connection then ends with a reset instead of a
-close, distccd is never told: it listens with TCP_DEFER_ACCEPT, and so is not woken for a connection that brings no byte. A close
+close, distccd is never told: it listens with TCP_DEFER_ACCEPT, and is not woken for a connection that brings no byte. A close
 in order would be a client without "magic fairy dust" to it, 8,640 times a day.
 
 For the same reason an open port proves little: a distccd that is stopped or stuck has one. ``compile`` finds these.
@@ -140,7 +140,7 @@ class _Connecting:
             number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if self._sock.fileno() >= 0 else 0
             self._close()
             why = why_not_connected(number or None, reason.getErrorMessage())
-            if isinstance(why, Unreachable) and not reason.check(ConnectionDone):
+            if isinstance(why, Unreachable) and not reason.check(ConnectionDone):  # type: ignore[no-untyped-call]
                 self.outcome.callback(why.reading())
             else:
                 self.outcome.errback(why)
