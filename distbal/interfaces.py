@@ -119,6 +119,20 @@ class IHostMonitorFactory(Interface):
         """
     )
 
+    silence = Attribute(
+        """What may be wrong where a check does not end within its timeout, as a str that follows "did not answer within 3 s: ".
+
+        "" where there is nothing to say.
+        """
+    )
+    least_interval = Attribute(
+        """Seconds between the beginnings of two checks of a host at the least, a float; 0.0 where it does not matter.
+
+        While a change is undecided distbal asks more often than every ``interval`` seconds, but never more often than this.
+        """
+    )
+    proposes_slots = Attribute("""Whether its readings can have ``slots``, a bool.""")
+
     def why_unavailable() -> Any:
         """Why no monitor of this kind can work in this installation: a sentence that says what to install. "" when one can."""
 

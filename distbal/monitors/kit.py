@@ -77,6 +77,9 @@ class MonitorKind:
     options: ClassVar[type[MonitorOptions]] = MonitorOptions
     most_at_once: ClassVar[int] = 100
     silence_is_down: ClassVar[bool] = False
+    silence: ClassVar[str] = ""
+    least_interval: ClassVar[float] = 0.0
+    proposes_slots: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
     name: ClassVar[str]
