@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterable
 
+from distbal import monitorconfig
 from distbal.config import DEFAULT_PATH, LISTENER_KINDS, Settings, load
 from distbal.errors import ConfigError, Mistake
 
@@ -43,7 +44,9 @@ def summary(settings: Settings) -> str:
         if any(one.kind == kind for one in settings.listen)
     )
     counts = f"{_counted(len(hosts), 'host')} with {_counted(slots, 'slot')}"
-    return f"{counts} in pool{'s' * (len(pools) > 1)} {_joined(pools)}; {', '.join(places) or 'listens nowhere'}"
+    monitors = monitorconfig.summary(settings.monitors)
+    asked = f"; monitors: {monitors}" if monitors else ""
+    return f"{counts} in pool{'s' * (len(pools) > 1)} {_joined(pools)}; {', '.join(places) or 'listens nowhere'}{asked}"
 
 
 def _counted(number: int, noun: str) -> str:

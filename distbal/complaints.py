@@ -28,10 +28,11 @@ class Complaints:
         #: by format: when its period began, and how many came in it
         self._kinds: dict[str, tuple[float, int]] = {}
 
-    def __call__(self, form: str, **fields: object) -> None:
+    def __call__(self, form: str, **fields: object) -> bool:
         """Log a warning, or count it.
 
         :param form: twisted.logger's format, a constant of the caller's: it names the kind.
+        :returns: whether it was logged.
         """
         now = self._seconds()
         began, count = self._kinds.get(form, (now, 0))
@@ -40,7 +41,8 @@ class Complaints:
             suppressed, began, count = max(0, count - BURST), now, 0
         self._kinds[form] = (began, count + 1)
         if count >= BURST:
-            return
+            return False
         more = " (and {suppressed} more like this before)" if suppressed else ""
         last = " (more of these within a minute are only counted)" if count == BURST - 1 else ""
         self._log.warn(form + more + last, suppressed=suppressed, **fields)
+        return True

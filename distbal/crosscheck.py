@@ -210,7 +210,7 @@ def _lent_by(kind: str, hosts: list[PlacedHost], listeners: list[PlacedListener]
 def _doubts_of_a_reply(host: HostModel, file: FileModel) -> list[str]:
     """What is doubtful of a host that distcc is told of."""
     found = []
-    if host.slots > hostspec.DISTCC_MOST_SLOTS:
+    if isinstance(host.slots, int) and host.slots > hostspec.DISTCC_MOST_SLOTS:
         found.append(f"{host.slots} slots: distcc itself uses at most {hostspec.DISTCC_MOST_SLOTS} of one host")
     options = f",{host.options}" if host.options else ""
     told = file.reply.replace("{name}", host.name).replace("{options}", options)

@@ -22,6 +22,8 @@ DISTCC_SLOTS = 4
 #: where.c of distcc looks at no slot beyond this one
 DISTCC_MOST_SLOTS = 10000
 MOST_SLOTS = 999999
+#: for a host that says itself how many it has
+AUTO = "auto"
 #: longer than any text that the pattern takes
 MOST_CHARS = 400
 

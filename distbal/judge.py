@@ -1,7 +1,8 @@
-"""What one monitor says of one host, made from its checks: rise and fall, trouble that is not the host's, weights in thousandths.
+"""What one monitor says of one host, made from its checks: rise and fall, trouble that is not the host's, weights.
 
 A single check that fails is often an accident, so ``fall`` of them in a row take a host down, and ``rise`` good ones bring it
-back; a check that is proof decides alone. A check that could not be made says nothing, unless the file says that it is required.
+back; a check that is proof decides alone. A check that could not be made says nothing, unless the file says that it is
+required.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Judge:
     :ivar opinion: what follows from the checks so far; None as long as nothing does.
     """
 
-    __slots__ = ("_fall", "_failed", "_required", "_rise", "_succeeded", "opinion")
+    __slots__ = ("_failed", "_fall", "_required", "_rise", "_succeeded", "opinion")
 
     def __init__(self, fall: int, rise: int, *, required: bool = False) -> None:
         self._fall = fall
@@ -61,6 +62,11 @@ class Judge:
         None even where there is an opinion: it is not heard again by this, and expires like any that is not.
         """
         return self._fail(reason) if self._required else None
+
+    def forget(self) -> None:
+        """What it said holds no longer."""
+        self.opinion = None
+        self._failed = self._succeeded = 0
 
     def _succeed(self, reading: Reading) -> Opinion:
         self._failed = 0

@@ -132,9 +132,18 @@ class LocalLeases:
             self._deliver(self.scheduler.forget(name, source, self._seconds()))
             self._set_timer()
 
-    def propose_slots(self, name: str, slots: int) -> None:
-        """A host says how many jobs it runs at once; KeyError when no such host is in the file."""
+    def heard(self, name: str, source: str) -> bool:
+        """Whether anything that this source said of the host holds now."""
+        host = self.scheduler.hosts.get(name)
+        return host is not None and host.health.verdict(source) is not None
+
+    def propose_slots(self, name: str, slots: int) -> bool:
+        """A host says how many jobs it runs at once: whether that was news. KeyError when no such host is in the file."""
+        host = self.scheduler.host(name)
+        if not host.spec.auto or host.spec.slots == slots:
+            return False
         self._deliver(self.scheduler.propose_slots(name, slots, self._seconds()))
+        return True
 
     def set_admin(self, name: str, state: AdminState) -> None:
         """A person's decision about a host; KeyError when no such host is in the file."""

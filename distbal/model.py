@@ -7,7 +7,7 @@ several values, such as a name that stands twice, are in :mod:`distbal.crosschec
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, cast
 
 from pydantic import ConfigDict, Field
 from pydantic.json_schema import JsonSchemaValue
@@ -102,6 +102,48 @@ def _access(value: str) -> str:
     return value
 
 
+def _slots(value: object) -> int | str:
+    return hostspec.AUTO if value == hostspec.AUTO else _number_of_slots(value)
+
+
+_SLOTS = whole_number(1, hostspec.MOST_SLOTS, hostspec.why_no_slots)
+_SLOTS_SCHEMA: JsonSchemaValue = {"anyOf": [dict(_SLOTS.schema), {"const": hostspec.AUTO}]}
+
+
+def _number_of_slots(value: object) -> int:
+    return cast("int", _SLOTS.parse(value))
+
+
+#: names of monitors
+MONITOR = "[a-z][a-z0-9-]{0,30}"
+_MONITOR_FORM = "{} or true: with its defaults; false: off; or a mapping of its options"
+
+
+def _check_monitors(value: object) -> object:
+    if isinstance(value, list):
+        raise Unfit("a list where a mapping is wanted, such as {tcp: true}")
+    if not isinstance(value, dict):
+        raise Unfit(f"{shown(value)} where a mapping is wanted, such as {{tcp: true}}")
+    for name in value:
+        if not addresses.matches(MONITOR, name):
+            raise Unfit(f"{shown(name)} is no name of a monitor: small letters, digits and '-', at most 31")
+    return value
+
+
+def _monitor_entry(value: object) -> object:
+    if isinstance(value, bool | dict):
+        return value
+    raise Unfit(f"{shown(value)}: write {_MONITOR_FORM}")
+
+
+_MONITOR_SCHEMA: JsonSchemaValue = {"type": ["boolean", "object"]}
+#: what asks hosts; the options are the business of each kind: distbal.monitorconfig
+Monitors = Annotated[
+    dict[str, Annotated[object, Leaf(_monitor_entry, _MONITOR_SCHEMA)]],
+    Short(_check_monitors, lambda schema: schema | {"propertyNames": {"pattern": addresses.whole(MONITOR)}}),
+]
+
+
 class HostModel(Section):
     """A distcc server, in the long form."""
 
@@ -110,8 +152,9 @@ class HostModel(Section):
     name: Annotated[str, text(hostspec.NAME, hostspec.check_name, "a name is HOST[:PORT]")] = Field(
         description="What clients are told, to the letter: HOST[:PORT]. An IPv6 address stands in brackets."
     )
-    slots: Annotated[int, whole_number(1, hostspec.MOST_SLOTS, hostspec.why_no_slots)] = setting(
-        hostspec.DISTCC_SLOTS, "How many jobs it runs at once. distcc takes 4 where nothing is said."
+    slots: Annotated[int | str, Leaf(_slots, _SLOTS_SCHEMA)] = setting(
+        hostspec.DISTCC_SLOTS,
+        "How many jobs it runs at once; auto: what its distccd says (monitors). distcc takes 4 where nothing is said.",
     )
     address: Annotated[
         str | None, Leaf(_address, {"anyOf": [text_schema(_ADDRESS, "an address is HOST[:PORT]"), {"type": "null"}]})
@@ -123,6 +166,7 @@ class HostModel(Section):
         list[Annotated[str, text(POOL, _pool, "the name of a pool")]],
         listed(f"the pools that the host serves, such as [{DEFAULT_POOL}]", unique=True),
     ] = setting([DEFAULT_POOL], "The pools that it serves: one for each kind of work, such as a toolchain.")
+    monitors: Monitors = setting({}, "What asks this host how it is, where that differs from the other hosts.")
 
 
 def _lengthen_host(value: object) -> object:
@@ -311,3 +355,4 @@ class FileModel(Section):
     )
     listen: ListenModel = setting({}, "Where distbal listens.")
     allow: AllowModel = setting({}, "Who may connect.")
+    monitors: Monitors = setting({}, "What asks the hosts how they are; a host's own monitors override these.")

@@ -1,6 +1,7 @@
 """``distbal schema``: the JSON Schema of hosts.yaml, for editors that complete and check the file while it is written.
 
-It is made from the models that check the file. What JSON Schema cannot say is left to ``distbal check``: rules that join
+It is made from the models that check the file, and so has the options of every kind of monitor that is installed. What JSON
+Schema cannot say is left to ``distbal check``: rules that join
 several values, and YAML's own (keys that stand twice, tags).
 """
 
@@ -20,11 +21,26 @@ def build() -> dict[str, Any]:
     """The schema of the file as users write it, short forms included: draft 2020-12."""
     schema = FileModel.model_json_schema()
     shared = schema["$defs"]
+    _add_monitors(schema)
     listeners = schema["$defs"]["ListenModel"]["properties"]["balance"]["anyOf"]
     shared["HostText"] = schema["properties"]["hosts"]["items"]["anyOf"][0]
     shared["ListenAddress"] = listeners[0]
     names = {_key(body): name for name, body in shared.items() if name in ("HostText", "ListenAddress")}
     return {"$schema": DIALECT, **_shortened(schema, names, top=True)}
+
+
+def _add_monitors(schema: dict[str, Any]) -> None:
+    """Put in what the kinds of monitors that are installed take."""
+    from distbal import monitorconfig
+
+    options = monitorconfig.options_schemas()
+    for name, body in options.items():
+        schema["$defs"] |= body.pop("$defs", {})
+        schema["$defs"][f"Monitor-{name}"] = body
+    by_name = {name: {"anyOf": [{"type": "boolean"}, {"$ref": f"#/$defs/Monitor-{name}"}]} for name in options}
+    named = {"anyOf": [{"type": "boolean"}, {"type": "object", "properties": {"kind": {"enum": list(options)}}}]}
+    for holder in (schema, schema["$defs"]["HostModel"]):
+        holder["properties"]["monitors"] |= {"properties": by_name, "additionalProperties": named}
 
 
 def _key(body: object) -> str:

@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from distbal import config, descriptors, loop
+from distbal import config, descriptors, loop, monitorconfig
 from distbal.briefports import StatusFactory, UpdateFactory
 from distbal.complaints import Complaints
 from distbal.config import DEFAULT_PATH
@@ -30,6 +30,9 @@ from distbal.leases import LocalLeases
 from distbal.listeners import Opened, open_all, sort_out
 from distbal.lookup import Lookup, SystemResolver
 from distbal.loop import HotLoop
+from distbal.monitors.kit import Surroundings
+from distbal.monitors.rounds import Rounds
+from distbal.monitors.slots import Slots
 from distbal.notify import notify
 from distbal.ports import BalanceFactory, BalancePort, Replies, Terms
 from distbal.proxy import pipes, splice
@@ -65,6 +68,7 @@ class BalancerService(Service):
     :param room: how many descriptors clients may take; ``crowd``: how many clients of 5657, and of 5658, may be there at once.
 
     :ivar leases: where slots come from.
+    :ivar monitors: what asks the hosts how they are.
     :ivar opened: what is listened on.
     """
 
@@ -96,7 +100,9 @@ class BalancerService(Service):
         self._terms = Terms()
         self._agree()
         self._loop: HotLoop | None = None
-        self._proxy = Proxy(clock, Lookup(clock, SystemResolver(reactor)))
+        lookup = Lookup(clock, SystemResolver(reactor))
+        self._proxy = Proxy(clock, lookup)
+        self.monitors = Rounds(self.leases, Surroundings(reactor, lookup, Slots(self.leases)))
         self._streams: list[ProxyFactory] = []
         self._status = StatusFactory("status", self.leases, self._terms, self._complain, clock)
         self._update = UpdateFactory("update", self.leases, self._terms, self._complain, clock)
@@ -115,9 +121,12 @@ class BalancerService(Service):
             # the daemon does not come up half
             raise CannotStart("\n".join(f"distbal: {reason}" for reason in reasons))
         self._signal_before = signal.signal(signal.SIGHUP, self._hang_up)
+        self.monitors.configure(self.settings.monitors)
         farm = self.settings.farm
+        asked = monitorconfig.summary(self.settings.monitors)
         self.log.info(
-            "hosts: {hosts}, slots: {slots}, policy: {policy}; listening on {ports}",
+            "hosts: {hosts}, slots: {slots}, policy: {policy}; listening on {ports}{asked}",
+            asked=f"; monitors: {asked}" if asked else "",
             slots=sum(host.slots for host in farm.hosts),
             hosts=len(farm.hosts),
             policy=farm.policy,
@@ -132,6 +141,7 @@ class BalancerService(Service):
             signal.signal(signal.SIGHUP, self._signal_before)
             self._signal_before = None
         closed = [opened.close() for opened in self.opened]
+        closed.append(self.monitors.stop())
         self.opened = []
         if self._loop is not None:
             self._loop.stop()
@@ -189,6 +199,7 @@ class BalancerService(Service):
         before, self.settings = self.settings, settings
         self._agree()
         self.leases.configure(settings.farm)
+        self.monitors.configure(settings.monitors)
         self._tell_changes(before, gone, new)
         warn_of_little_room(self.log, settings, descriptors.raise_limit(), self._room)
         # an endpoint that listens on the port of one that is gone can do so only when that one has closed

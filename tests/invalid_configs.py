@@ -18,8 +18,8 @@ IPV6_PREFIXES = "a pattern would have to know each of 128 prefixes in each spell
 #: the line behind ``hosts: [box/4]``, and what is said of it
 LINES: dict[str, str] = {
     "pollicy: random": "pollicy: unknown key; did you mean policy?",
-    "colour: blue": "colour: unknown key; the keys here are hosts, policy, queue, reply, listen, allow",
-    "<<: {policy: random}": '["<<"]: unknown key; the keys here are hosts, policy, queue, reply, listen, allow',
+    "colour: blue": "colour: unknown key; the keys here are hosts, policy, queue, reply, listen, allow, monitors",
+    "<<: {policy: random}": '["<<"]: unknown key; the keys here are hosts, policy, queue, reply, listen, allow, monitors',
     "policy: fastest_first": (
         'policy: "fastest_first" is none of fastest-first, least-loaded, random; did you mean fastest-first?'
     ),
@@ -377,10 +377,11 @@ FILES: dict[str, Invalid] = {
     ),
     "a list as the file": Invalid(
         "- box/4\n",
-        ((":1: a list where a mapping is wanted, with any of the keys hosts, policy, queue, reply, listen, allow"),),
+        ((":1: a list where a mapping is wanted, with any of the keys hosts, policy, queue, reply, listen, allow, monitors"),),
     ),
     "a text as the file": Invalid(
-        "box/4\n", ((':1: "box/4" where a mapping is wanted, with any of the keys hosts, policy, queue, reply, listen, allow'),)
+        "box/4\n",
+        ((':1: "box/4" where a mapping is wanted, with any of the keys hosts, policy, queue, reply, listen, allow, monitors'),),
     ),
     "a key twice": Invalid(
         "hosts: [box/4]\npolicy: random\npolicy: random\n",
@@ -422,7 +423,7 @@ FILES: dict[str, Invalid] = {
             ":2: hosts[0]: a host has at least 1 slot: leave it out of the file to send it nothing",
             ":3: hosts[1]: box stands twice, first on line 2: keep one, with all of its slots",
             ":4: hosts[2]: box stands twice, first on line 2: keep one, with all of its slots",
-            ":4: hosts[2].rank: unknown key; the keys here are name, slots, address, options, pools",
+            ":4: hosts[2].rank: unknown key; the keys here are name, slots, address, options, pools, monitors",
             ":5: hosts[3].name: the name is box:3632 alone; write slots: 2 beside it",
             ':6: hosts[4]: "zip" is no option of distcc: the options are lzo, cpp (with lzo) and auth',
             ":6: hosts[4]: box:3632 stands twice, first on line 5: keep one, with all of its slots",

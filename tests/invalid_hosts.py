@@ -120,7 +120,9 @@ HOST_ENTRIES: dict[str, str] = {
     "{name: 12, slots: 4}": 'hosts[0].name: 12 is no text; in quotes, "12", it is one: a name is HOST[:PORT]',
     "{name: , slots: 4}": "hosts[0].name: nothing is no text: a name is HOST[:PORT]",
     "{name: box, slotz: 4}": "hosts[0].slotz: unknown key; did you mean slots?",
-    "{name: box, slots: 4, 5: x}": ("hosts[0].5: unknown key; the keys here are name, slots, address, options, pools"),
+    "{name: box, slots: 4, 5: x}": (
+        "hosts[0].5: unknown key; the keys here are name, slots, address, options, pools, monitors"
+    ),
     "{name: box, slots: 0}": ("hosts[0].slots: a host has at least 1 slot: leave it out of the file to send it nothing"),
     "{name: box, slots: -4}": 'hosts[0].slots: slots are a whole number, 1 to 999999, not "-4"',
     "{name: box, slots: 1000000}": 'hosts[0].slots: slots are a whole number, 1 to 999999, not "1000000"',

@@ -411,7 +411,7 @@ def test_the_full_example_shows_every_key_at_its_default() -> None:
     for model, values in sections:
         assert list(values) == list(model.model_fields)
         for key, field in model.model_fields.items():
-            if isinstance(field.default, dict) and not field.default:
+            if isinstance(field.default, dict) and not field.default and key != "monitors":
                 sections.append((field.annotation, values[key]))
             elif not field.is_required():
                 assert values[key] == field.default, key

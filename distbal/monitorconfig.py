@@ -1,0 +1,208 @@
+"""``monitors`` in hosts.yaml: which monitor asks which host, with which options.
+
+What stands under ``monitors`` holds for all hosts; what a host has under its own ``monitors`` overrides that, key by key. A
+name is that of a kind, a plugin (:class:`distbal.interfaces.IHostMonitorFactory`), unless ``kind`` stands beside it: so a host
+can have two of one kind. The options are checked by the kind's own model, on whatever of the file is good.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from pydantic import ValidationError
+from twisted.plugin import getPlugins
+
+import distbal.plugins
+from distbal import addresses, evidence, hostspec, mistakes
+from distbal.crosscheck import PlacedHost, at
+from distbal.errors import Mistake
+from distbal.forms import shown
+from distbal.interfaces import IHostMonitorFactory, Target
+from distbal.model import MONITOR
+from distbal.monitors.kit import MonitorOptions
+from distbal.monitors.watch import Assignment
+from distbal.yamlfile import Node, Path
+
+#: sources of verdicts that are no monitors
+TAKEN = {"update": "the update port's", evidence.SOURCE: "the proxy's"}
+
+Entry = bool | Mapping[str, Any]
+
+
+def kinds() -> dict[str, Any]:
+    """Every kind of monitor that is installed, by its name, in the order of their names."""
+    found = {kind.name: kind for kind in getPlugins(IHostMonitorFactory, distbal.plugins)}
+    return dict(sorted(found.items()))
+
+
+def options_schemas() -> dict[str, dict[str, Any]]:
+    """The JSON Schema of each kind's options, by the kind's name.
+
+    No key has to be there in a mapping: it may stand for all hosts, or for one.
+    """
+    schemas = {}
+    for name, kind in kinds().items():
+        schema = kind.options.model_json_schema()
+        schema.pop("required", None)
+        schema["title"] = f"options of {name}"
+        schema["properties"]["kind"] = {"const": name, "description": "The kind of monitor, where the name is another."}
+        schemas[name] = schema
+    return schemas
+
+
+def broken_plugins() -> list[str]:
+    """The plugin modules that cannot be imported, each with the reason: the search for plugins passes over them."""
+    broken = []
+    for module in pkgutil.iter_modules(distbal.plugins.__path__):
+        try:
+            import_module(f"distbal.plugins.{module.name}")
+        except Exception as error:  # noqa: BLE001 (somebody else's module)
+            broken.append(f"distbal/plugins/{module.name}.py cannot be imported: {error}")
+    return broken
+
+
+@dataclass(slots=True)
+class Found:
+    """What a file says of monitors.
+
+    :ivar assignments: who is asked by what, in the order of the hosts.
+    :ivar mistakes: what is wrong; the assignments are not to be used then.
+    :ivar warnings: what is doubtful.
+    """
+
+    assignments: list[Assignment] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
+    warnings: list[Mistake] = field(default_factory=list)
+
+
+def read(root: Node, values: object, hosts: Iterable[PlacedHost]) -> Found:
+    """Take the monitors of a file together.
+
+    :param values: the whole file as plain values, whatever is wrong with it.
+    :param hosts: the hosts that are right by themselves.
+    """
+    everywhere = _entries(values.get("monitors") if isinstance(values, dict) else None)
+    own = [(placed, _entries(placed.host.monitors)) for placed in hosts]
+    if not everywhere and not any(entries for _, entries in own):
+        found = Found()
+    else:
+        found = _Reader(root, everywhere, kinds()).read(own)
+    found.warnings += [
+        at(root, (*placed.path, "slots"), "auto, and no monitor of this host says them (distccd does): until one does it has 4")
+        for placed, _ in own
+        if placed.host.slots == hostspec.AUTO and not _says_slots(placed, found.assignments)
+    ]
+    return found
+
+
+def summary(assignments: Iterable[Assignment]) -> str:
+    """Who is asked by what, in a few words: ``tcp of 3 hosts, ssh of 1 host``; "" for nobody."""
+    counts = Counter(one.source for one in assignments)
+    return ", ".join(f"{source} of {count} host{'' if count == 1 else 's'}" for source, count in counts.items())
+
+
+def _says_slots(placed: PlacedHost, assignments: list[Assignment]) -> bool:
+    return any(one.kind.proposes_slots for one in assignments if one.target.name == placed.host.name)
+
+
+def _entries(value: object) -> dict[str, Entry]:
+    """What of a ``monitors`` mapping is of the right form; the models say what is not."""
+    if not isinstance(value, Mapping):
+        return {}
+    good = (name for name, entry in value.items() if isinstance(entry, bool | Mapping) and addresses.matches(MONITOR, name))
+    return {name: value[name] for name in good}
+
+
+class _Reader:
+    """Reads one file."""
+
+    def __init__(self, root: Node, everywhere: dict[str, Entry], kinds: dict[str, Any]) -> None:
+        self._root = root
+        self._everywhere = everywhere
+        self._kinds = kinds
+        self._found = Found()
+        self._seen: set[Mistake] = set()
+        #: the options of those that stand for all hosts, where no host has others
+        self._common: dict[str, tuple[Any, MonitorOptions] | None] = {}
+
+    def read(self, hosts: list[tuple[PlacedHost, dict[str, Entry]]]) -> Found:
+        for name, entry in self._everywhere.items():
+            # by itself it may lack what the hosts add
+            completed = any(isinstance(own.get(name), Mapping) for _, own in hosts)
+            self._common[name] = self._options(("monitors", name), name, entry, {}, completed=completed)
+        for placed, own in hosts:
+            for name in dict.fromkeys((*self._everywhere, *own)):
+                self._assign(placed, name, own.get(name))
+        return self._found
+
+    def _assign(self, placed: PlacedHost, name: str, own: Entry | None) -> None:
+        common = self._everywhere.get(name, {})
+        if own is False or (own is None and common is False):
+            return
+        if isinstance(own, Mapping) or name not in self._everywhere or common is False:
+            path = (*placed.path, "monitors", name)
+            made = self._options(path, name, own if isinstance(own, Mapping) else {}, common, completed=False)
+        else:
+            made = self._common.get(name)
+        if made is not None:
+            host, port = hostspec.address_of(placed.host.address or placed.host.name)
+            self._found.assignments.append(Assignment(Target(placed.host.name, host, port), name, *made))
+
+    def _options(
+        self, path: Path, name: str, entry: Entry, common: Entry, *, completed: bool
+    ) -> tuple[Any, MonitorOptions] | None:
+        """The kind, and the options that stand there; None where something is wrong, or nothing is wanted.
+
+        :param common: what holds for all hosts.
+        :param completed: what is missing here stands elsewhere.
+        """
+        if name in TAKEN:
+            self._wrong(at(self._root, path, f"the name is {TAKEN[name]}: choose another, and write kind: beside it"))
+            return None
+        if entry is False:
+            return None
+        options = {**(common if isinstance(common, Mapping) else {}), **(entry if isinstance(entry, Mapping) else {})}
+        kind = self._kind(path, name, options.pop("kind", name))
+        if kind is None:
+            return None
+        try:
+            made = kind.options.model_validate(options)
+        except ValidationError as error:
+            for details in error.errors(include_url=False):
+                if details["type"] == "missing" and completed:
+                    continue
+                # of two places, the one where the key stands
+                step = details["loc"][0] if details["loc"] else ""
+                below = isinstance(entry, Mapping) and (step in entry or step not in options)
+                place = path if below or path[0] == "monitors" or not isinstance(common, Mapping) else ("monitors", name)
+                mistake = mistakes.of_model(self._root, kind.options, details, place)
+                if mistake is not None:
+                    self._wrong(mistake)
+            return None
+        return kind, made
+
+    def _kind(self, path: Path, name: str, word: object) -> Any:
+        kind = self._kinds.get(word) if isinstance(word, str) else None
+        if kind is None:
+            near = get_close_matches(str(word).lower(), self._kinds, 1)
+            text = f"no monitor is called {shown(word)}: "
+            text += f"did you mean {near[0]}?" if near else f"there are {', '.join(self._kinds)}"
+            if word == name and not near:
+                text += " (a name of your own has kind: beside it)"
+            self._wrong(at(self._root, (*path, "kind"), "; ".join((text, *broken_plugins()))))
+        elif why := kind.why_unavailable():
+            self._wrong(at(self._root, path, why))
+            kind = None
+        return kind
+
+    def _wrong(self, mistake: Mistake) -> None:
+        # what stands once for all hosts is wrong once
+        if mistake not in self._seen:
+            self._seen.add(mistake)
+            self._found.mistakes.append(mistake)
