@@ -28,6 +28,8 @@ from distbal.listening import reset_at_close
 from distbal.lookup import Place
 from distbal.monitors.kit import MonitorKind, MonitorOptions, Surroundings, Unreachable, found, why_not_connected
 
+_TAKES = Reading(up=True, reason="takes connections")
+
 
 class TcpOptions(MonitorOptions):
     """What stands behind ``tcp`` in hosts.yaml: nothing of its own."""
@@ -97,7 +99,7 @@ class TcpMonitor:
 def _told(number: int) -> Deferred[Reading]:
     """The reading of a connect that came to this errno; 0: it succeeded."""
     if number == 0:
-        return succeed(Reading(up=True, reason="takes connections"))
+        return succeed(_TAKES)
     why = why_not_connected(number)
     return succeed(why.reading()) if isinstance(why, Unreachable) else fail(why)
 
@@ -112,7 +114,6 @@ class _Connecting:
     def __init__(self, sock: socket.socket, reactor: Any) -> None:
         self._sock = sock
         self._reactor = reactor
-        self._began = reactor.seconds()
         self.outcome: Deferred[Reading] = Deferred(lambda _: self._close())
         reactor.addWriter(self)
 
@@ -124,10 +125,9 @@ class _Connecting:
 
     def doWrite(self) -> None:
         number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        took = self._reactor.seconds() - self._began
         self._close()
         if number == 0:
-            self.outcome.callback(Reading(up=True, reason="takes connections", took=took))
+            self.outcome.callback(_TAKES)
         else:
             _told(number).chainDeferred(self.outcome)
 

@@ -42,7 +42,7 @@ class WatchState:
 
     :ivar host: the host's name; ``source``: the monitor's; ``kind``: the factory's.
     :ivar reading: the last answer; None where there was none yet.
-    :ivar read_at: when that was, in seconds on the scheduler's clock.
+    :ivar read_at: when that was, in seconds on the scheduler's clock; ``took``: for how many seconds it was waited for.
     :ivar trouble: why the last check could not be made; "" where it could.
     :ivar checks: how many were made since the start; ``failed``: those that found the host down, or silent; ``troubled``: those
         that could not be made; ``bugs``: those that met a bug in the monitor.
@@ -55,6 +55,7 @@ class WatchState:
     kind: str
     reading: Reading | None
     read_at: float
+    took: float
     trouble: str
     checks: int
     failed: int
@@ -67,6 +68,7 @@ class WatchState:
 class Watch:
     """The same, alive. Its rounds change it.
 
+    :ivar answer: the last answer as the monitor gave it; ``reading`` is the same as it is kept and shown.
     :ivar monitor: made when the first check is due, and again after a bug; None in between.
     :ivar check: the check that runs; None when none does.
     :ivar began: when that was begun, or the last one.
@@ -77,6 +79,7 @@ class Watch:
     """
 
     __slots__ = (
+        "answer",
         "assignment",
         "base",
         "began",
@@ -94,6 +97,7 @@ class Watch:
         "read_at",
         "reading",
         "told",
+        "took",
         "trouble",
         "troubled",
     )
@@ -108,7 +112,8 @@ class Watch:
         self.began = float("-inf")
         self.overdue = self.gone = self.told = False
         self.reading: Reading | None = None
-        self.read_at = 0.0
+        self.read_at = self.took = 0.0
+        self.answer: Reading | None = None
         self.trouble = ""
         self.checks = self.failed = self.troubled = self.bugs = self.bugs_in_a_row = self.late = 0
         self.paused_until: float | None = None
@@ -131,6 +136,7 @@ class Watch:
             kind=self.assignment.kind.name,
             reading=self.reading,
             read_at=self.read_at,
+            took=self.took,
             trouble=self.trouble,
             checks=self.checks,
             failed=self.failed,
