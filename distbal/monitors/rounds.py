@@ -79,6 +79,8 @@ class Rounds:
         self._due: Ranking[Watch] = Ranking()
         self._timer: IDelayedCall | None = None
         self._timer_due = 0.0
+        #: while those that are due are begun: what is planned meanwhile needs no timer
+        self._looking = False
         self._sampler: IDelayedCall | None = None
         #: by kind: how many checks run, and who waits until fewer do
         self._running: dict[str, int] = {}
@@ -158,7 +160,7 @@ class Rounds:
 
     def _set_timer(self) -> None:
         first = self._due.first()
-        if first is None or self._stopped:
+        if first is None or self._stopped or self._looking:
             return
         due = self._due.key(first)
         now = self._seconds()
@@ -173,17 +175,20 @@ class Rounds:
     def _look(self) -> None:
         self._timer = None
         now = self._seconds()
-        for _ in range(BATCH):
-            watch = self._due.first()
-            if watch is None or self._due.key(watch) > now:
-                break
-            self._due.discard(watch)
-            self._begin_or_wait(watch)
-        else:
-            self._timer_due = now
-            self._timer = self._clock.callLater(0, self._look)
-            return
-        self._set_timer()
+        self._looking = True
+        try:
+            for _ in range(BATCH):
+                watch = self._due.first()
+                if watch is None or self._due.key(watch) > now:
+                    break
+                self._due.discard(watch)
+                self._begin_or_wait(watch)
+            else:
+                self._timer_due = now
+                self._timer = self._clock.callLater(0, self._look)
+        finally:
+            self._looking = False
+            self._set_timer()
 
     def _begin_or_wait(self, watch: Watch) -> None:
         kind = watch.assignment.kind
