@@ -118,4 +118,4 @@ install: build/distbal-wrap  ## for packagers: unit, sysusers, example configura
 clean:  ## remove what was built, .venv included
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	find twisted -name dropin.cache -delete
+	find twisted distbal -name dropin.cache -delete

@@ -31,6 +31,8 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "check": Command("distbal.check", "say what is wrong or doubtful in hosts.yaml"),
+    "monitors": Command("distbal.kindlist", "list the kinds of monitors, and their options"),
+    "probe": Command("distbal.probe", "let the monitors ask the hosts once, now, and show what they say"),
     "schema": Command("distbal.schema", "print the JSON Schema of hosts.yaml, for editors"),
     "status": Command("distbal.status", "show the farm: hosts, who is served, who waits"),
 }

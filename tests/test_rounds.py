@@ -250,6 +250,17 @@ def test_no_occasion_to_ask_keeps_what_was_said() -> None:
         assert one.weight() == 500
 
 
+def test_no_occasion_to_ask_is_no_answer_even_after_silence() -> None:
+    with ground() as one:
+        kind = one.kind(**SILENT)
+        answers = iter([Deferred(), *(succeed(None) for _ in range(100))])
+        kind.answer = lambda: next(answers)
+        one.watch(kind, interval=10, timeout=2, fall=2)
+        one.go(300)
+        assert one.up()
+        assert one.state().failed == 1
+
+
 def test_what_is_not_said_again_expires() -> None:
     with ground() as one, Lines() as lines:
         kind = one.kind()

@@ -146,13 +146,12 @@ def ground(*hosts: str, slots: int = 4) -> Iterator[Ground]:
         rounds.stop()
         leases.stop()
         # a test's own timers are its own business
-        left = [
-            call.func for call in clock.getDelayedCalls() if type(getattr(call.func, "__self__", None)) in (Rounds, Deadlines)
-        ]
+        left = [call for call in clock.getDelayedCalls() if isinstance(_owner(call), Rounds | Deadlines)]
         assert not left, "rounds that were stopped left timers behind"
 
 
 def _owner(call: Any) -> object:
+    """Whose method a delayed call will call."""
     return getattr(call.func, "__self__", None)
 
 

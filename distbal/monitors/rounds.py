@@ -12,26 +12,24 @@
 
 from __future__ import annotations
 
-import inspect
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from distbal.complaints import Complaints
 from distbal.deadlines import Deadlines
-from distbal.errors import MonitorTrouble
 from distbal.interfaces import Reading
 from distbal.judge import Opinion
 from distbal.leases import LocalLeases
 from distbal.loads import SAMPLE
+from distbal.monitors.answers import Bug, BugError, Trouble, answer, begin
 from distbal.monitors.kit import Surroundings
-from distbal.monitors.readings import tidy, validate_reading
 from distbal.monitors.watch import Assignment, Watch, WatchState
 from distbal.ranking import Ranking
 
@@ -52,10 +50,6 @@ STOP_TIME = 5.0
 LONG = 0.1
 #: multiples of this, less whole numbers, are spread evenly however many there are (the golden ratio)
 _SPREAD = 0.6180339887498949
-
-
-class BugError(Exception):
-    """A monitor broke its contract; the text says how."""
 
 
 class Rounds:
@@ -214,11 +208,7 @@ class Rounds:
         try:
             if watch.monitor is None:
                 watch.monitor = assignment.kind.monitor(assignment.target, assignment.options, self._surroundings)
-            check = watch.monitor.check()
-            if inspect.iscoroutine(check):
-                check = ensureDeferred(check)
-            if not isinstance(check, Deferred):
-                raise BugError(f"check() returned {type(check).__name__}, not a Deferred")  # noqa: TRY301
+            check = begin(watch.monitor)
         except Exception:  # noqa: BLE001 (whatever it is, it is the monitor's alone)
             self._over(watch, Failure())  # type: ignore[no-untyped-call]
             return
@@ -248,13 +238,13 @@ class Rounds:
         try:
             watch.check.cancel()
         except Exception:  # noqa: BLE001 (a canceller of the monitor's own)
-            self._met_bug(watch, Failure())  # type: ignore[no-untyped-call]
+            self._met_bug(watch, Bug.of(Failure()))  # type: ignore[no-untyped-call]
 
     def _hangs(self, watch: Watch) -> None:
         """It was cancelled, and does not end: what still comes from it is not heard."""
         if watch.check is not None:
             watch.check = None
-            self._over(watch, _bug("a check was cancelled and did not end"))
+            self._over(watch, Failure(BugError("a check was cancelled and did not end")))  # type: ignore[no-untyped-call]
 
     def _ended(self, result: Any, watch: Watch, check: Deferred[Any]) -> None:
         """A check's Deferred fired."""
@@ -296,26 +286,19 @@ class Rounds:
 
     def _hear(self, watch: Watch, result: Any) -> None:
         self._note_expiry(watch)
-        if isinstance(result, Reading):
-            # many answers are one and the same object
-            wrong = [] if result is watch.answer else validate_reading(result)
-            if wrong:
-                self._met_bug(watch, _bug(f"a reading that is none: {'; '.join(wrong)}"))
-                return
-            if result is not watch.answer or watch.reading is None:
-                watch.answer, watch.reading = result, tidy(result)
-            self._read(watch, watch.reading)
-        elif result is None:
+        # many answers are one and the same object, which was looked at before
+        known = watch.reading if result is not None and result is watch.answer else None
+        said = answer(watch.assignment, result, overdue=watch.overdue) if known is None else known
+        if isinstance(said, Reading):
+            watch.answer = result if isinstance(result, Reading) else None
+            self._read(watch, said)
+        elif said is None:
             self._fine(watch)
             self._tell(watch, watch.judge.opinion)
-        elif not isinstance(result, Failure):
-            self._met_bug(watch, _bug(f"a check ended with {type(result).__name__}, not with a Reading"))
-        elif result.check(MonitorTrouble):  # type: ignore[no-untyped-call]
-            self._missed(watch, str(result.value))
-        elif watch.overdue and not isinstance(result.value, BugError):
-            self._silent(watch)
+        elif isinstance(said, Trouble):
+            self._missed(watch, said.text)
         else:
-            self._met_bug(watch, result)
+            self._met_bug(watch, said)
 
     def _read(self, watch: Watch, reading: Reading) -> None:
         now = self._seconds()
@@ -327,19 +310,8 @@ class Rounds:
             self.log.info("{host} runs {slots} jobs at once, says {source}", slots=reading.slots, **_names(watch))
         self._tell(watch, watch.judge.hear(reading))
 
-    def _silent(self, watch: Watch) -> None:
-        """A check had to be ended at its timeout."""
-        kind, seconds = watch.assignment.kind, watch.assignment.options.timeout
-        reason = f"did not answer within {seconds:g} s"
-        if kind.silence_is_down:
-            watch.answer = None
-            self._read(watch, Reading(up=False, reason=reason, took=seconds))
-        else:
-            self._missed(watch, f"{reason}: {kind.silence}" if kind.silence else reason)
-
     def _missed(self, watch: Watch, trouble: str) -> None:
         """A check could not be made."""
-        trouble = tidy(Reading(up=True, reason=trouble)).reason
         watch.troubled += 1
         if not watch.trouble:
             watch.told = self._complain("{source} cannot ask: {host} {trouble}", trouble=trouble, **_names(watch))
@@ -354,17 +326,16 @@ class Rounds:
             if watch.told:
                 self.log.info("{source} can ask {host} again", **_names(watch))
 
-    def _met_bug(self, watch: Watch, failure: Failure) -> None:
+    def _met_bug(self, watch: Watch, bug: Bug) -> None:
         """The monitor broke its contract: stop it, and leave it alone for a while."""
         pause = watch.pause(self._seconds()) - self._seconds()
-        text = failure.getErrorMessage() if isinstance(failure.value, BugError) else failure.getTraceback()
         watch.told = self._complain(
-            "the monitor {source} of {host} has a bug, and is made anew in {pause:g} s: {text}",
+            "the monitor {source} of {host} has a bug, and is made anew in {pause:g} s: {details}",
             pause=round(pause, 1),
-            text=text,
+            details=bug.details,
             **_names(watch),
         )
-        watch.trouble = tidy(Reading(up=True, reason=f"met a bug: {failure.getErrorMessage()}")).reason
+        watch.trouble = bug.text
         self._dismiss(watch)
         self._tell(watch, watch.judge.miss(watch.trouble))
 
@@ -422,10 +393,6 @@ class Rounds:
         stopping = maybeDeferred(monitor.stop).addErrback(failed)
         self._stopping.add(stopping)
         stopping.addBoth(lambda _: self._stopping.discard(stopping))
-
-
-def _bug(text: str) -> Failure:
-    return Failure(BugError(text))  # type: ignore[no-untyped-call]
 
 
 def _names(watch: Watch) -> dict[str, str]:

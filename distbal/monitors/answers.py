@@ -1,0 +1,94 @@
+"""What the end of a check means: a reading, trouble that is not the host's, or a bug in the monitor."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.python.failure import Failure
+
+from distbal.errors import MonitorTrouble
+from distbal.interfaces import Reading
+from distbal.monitors.readings import MOST_REASON, one_line, tidy, validate_reading
+from distbal.monitors.watch import Assignment
+
+
+class BugError(Exception):
+    """A monitor broke its contract; the text says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """The check could not be made, which says nothing of the host.
+
+    :ivar text: why, as the end of a sentence that begins with the host's name.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """The monitor broke its contract.
+
+    :ivar text: how, on one line; ``details`` on as many as it takes.
+    """
+
+    text: str
+    details: str
+
+    @classmethod
+    def of(cls, failure: Failure) -> Bug:
+        """The same for an exception."""
+        text = one_line(f"met a bug: {failure.getErrorMessage()}", MOST_REASON)
+        return cls(text, failure.getErrorMessage() if isinstance(failure.value, BugError) else failure.getTraceback())
+
+    @classmethod
+    def saying(cls, text: str) -> Bug:
+        """A contract that was broken without an exception."""
+        return cls(one_line(f"met a bug: {text}", MOST_REASON), text)
+
+
+#: None: there was no occasion to ask
+Answer = Reading | Trouble | Bug | None
+
+
+def begin(monitor: Any) -> Deferred[Any]:
+    """Begin a check; BugError, or what the monitor raises, where that cannot be."""
+    check = monitor.check()
+    if inspect.iscoroutine(check):
+        check = ensureDeferred(check)
+    if not isinstance(check, Deferred):
+        raise BugError(f"check() returned {type(check).__name__}, not a Deferred")
+    return check
+
+
+def answer(assignment: Assignment, result: Any, *, overdue: bool) -> Answer:
+    """What a check came to.
+
+    :param result: what its Deferred ended with; a Failure where it failed.
+    :param overdue: it was cancelled at its timeout.
+    """
+    if isinstance(result, Reading):
+        wrong = validate_reading(result)
+        return Bug.saying(f"a reading that is none: {'; '.join(wrong)}") if wrong else tidy(result)
+    if result is None:
+        return None
+    if not isinstance(result, Failure):
+        return Bug.saying(f"a check ended with {type(result).__name__}, not with a Reading")
+    if isinstance(result.value, MonitorTrouble):
+        return Trouble(one_line(str(result.value), MOST_REASON))
+    if overdue and not isinstance(result.value, BugError):
+        return silence(assignment)
+    return Bug.of(result)
+
+
+def silence(assignment: Assignment) -> Reading | Trouble:
+    """What it means that a check had to be ended at its timeout."""
+    kind, seconds = assignment.kind, assignment.options.timeout
+    reason = f"did not answer within {seconds:g} s"
+    if kind.silence_is_down:
+        return Reading(up=False, reason=reason, took=seconds)
+    return Trouble(f"{reason}: {kind.silence}" if kind.silence else reason)

@@ -1,0 +1,222 @@
+"""``distbal probe``: every monitor asks every host once, here and now, and what they say is shown.
+
+For whoever sets a farm up, or wonders why a host is down: the answers come from the same code that the daemon runs, with the
+file's own options, and no daemon is needed. Nothing is reported to one. Weights that are worked out between two looks are not
+known after one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from distbal.config import DEFAULT_PATH, load
+from distbal.errors import ConfigError, DistbalError
+from distbal.interfaces import Reading
+from distbal.monitors.answers import Answer, Bug, Trouble
+from distbal.monitors.watch import Assignment
+
+#: hosts' names and reasons have their own columns; what is known beside stands behind these
+_HEADS = ("HOST", "MONITOR", "STATE", "WEIGHT", "TOOK", "WHAT IT SAID")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """FILE, and perhaps HOST, several or none."""
+    parser.description = (
+        "Let the monitors of hosts.yaml ask the hosts once, now, and show what they say."
+        " Exit status: 0 when every host is up by all of them, 1 otherwise."
+    )
+    parser.add_argument("file", nargs="?", metavar="FILE", default=DEFAULT_PATH, help=f"default: {DEFAULT_PATH}")
+    parser.add_argument("hosts", nargs="*", metavar="HOST", help="only these hosts, by their names in the file")
+    parser.add_argument("--monitor", action="append", metavar="NAME", help="only this monitor (may be given several times)")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One answer.
+
+    :ivar took: seconds until it came.
+    """
+
+    assignment: Assignment
+    answer: Answer
+    took: float
+
+    @property
+    def state(self) -> str:
+        """One word for it."""
+        if isinstance(self.answer, Reading):
+            return "up" if self.answer.up else "down"
+        return {Trouble: "trouble", Bug: "bug"}.get(type(self.answer), "nothing")
+
+    @property
+    def words(self) -> str:
+        """What was said."""
+        if isinstance(self.answer, Reading):
+            return self.answer.reason
+        return self.answer.text if self.answer is not None else "had no occasion to ask"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask, and print; 0 when every answer is "up", 1 otherwise."""
+    try:
+        loaded = load(args.file)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    wanted = choose(loaded.settings.monitors, [host.name for host in loaded.settings.farm.hosts], args)
+    answers = _ask_all(loaded.settings, wanted)
+    text = as_json(answers) if args.json else table(answers)
+    sys.stdout.write(f"{text}\n")
+    return 0 if all(one.state == "up" for one in answers) else 1
+
+
+def choose(assignments: Iterable[Assignment], hosts: list[str], args: argparse.Namespace) -> list[Assignment]:
+    """Those that the command line asks for.
+
+    :raises DistbalError: there is none, in words.
+    """
+    assignments = list(assignments)
+    for host in args.hosts:
+        if host not in hosts:
+            raise DistbalError(f"{args.file} has no host {host}; it has {', '.join(hosts[:20])}")
+    sources = list(dict.fromkeys(one.source for one in assignments))
+    for source in args.monitor or ():
+        if source not in sources:
+            raise DistbalError(f"{args.file} has no monitor {source}; it has {', '.join(sources) or 'none'}")
+    if not assignments:
+        raise DistbalError(f"{args.file} has no monitors: write some, such as monitors: {{tcp: true}}")
+    return [
+        one
+        for one in assignments
+        if (not args.hosts or one.target.name in args.hosts) and (not args.monitor or one.source in args.monitor)
+    ]
+
+
+def _ask_all(settings: Any, assignments: list[Assignment]) -> list[Asked]:
+    """Run the reactor until all have answered."""
+    from twisted.internet import reactor as any_reactor
+    from twisted.internet.defer import gatherResults
+
+    from distbal.leases import LocalLeases
+    from distbal.lookup import Lookup, SystemResolver
+    from distbal.monitors.kit import Surroundings
+    from distbal.monitors.slots import Slots
+    from distbal.scheduler import Scheduler
+
+    reactor: Any = any_reactor
+    leases = LocalLeases(Scheduler(settings.farm), reactor)
+    surroundings = Surroundings(reactor, Lookup(reactor, SystemResolver(reactor)), Slots(leases))
+    answers: list[Asked] = []
+
+    def begin() -> None:
+        places: dict[str, Any] = {}
+        asked = gatherResults([_ask(one, surroundings, places) for one in assignments], consumeErrors=True)
+        asked.addCallback(answers.extend).addErrback(failures.append).addBoth(lambda _: reactor.stop())
+
+    failures: list[Any] = []
+    reactor.callWhenRunning(begin)
+    reactor.run()
+    leases.stop()
+    for failure in failures:
+        failure.raiseException()
+    return answers
+
+
+def _ask(assignment: Assignment, surroundings: Any, places: dict[str, Any]) -> Any:
+    """Ask one host once, when its kind's turn comes; fires with an :class:`Asked`."""
+    from twisted.internet.defer import DeferredSemaphore
+
+    kind = assignment.kind
+    if kind.name not in places:
+        places[kind.name] = DeferredSemaphore(kind.most_at_once)
+    return places[kind.name].run(_ask_now, assignment, surroundings)
+
+
+def _ask_now(assignment: Assignment, surroundings: Any) -> Any:
+    from twisted.internet.defer import Deferred, fail, maybeDeferred
+    from twisted.python.failure import Failure
+
+    from distbal.monitors.answers import answer, begin
+
+    reactor = surroundings.reactor
+    seconds: Callable[[], float] = reactor.seconds
+    began = seconds()
+    late: list[bool] = []
+    monitor: Any = None
+    try:
+        monitor = assignment.kind.monitor(assignment.target, assignment.options, surroundings)
+        check = begin(monitor)
+    except Exception:  # noqa: BLE001 (a bug of the monitor's: it is shown)
+        check = fail(Failure())  # type: ignore[no-untyped-call]
+
+    def too_late(check: Deferred[Any]) -> None:
+        late.append(True)
+        check.cancel()
+
+    timer = reactor.callLater(assignment.options.timeout, too_late, check)
+
+    def ended(result: Any) -> Any:
+        if timer.active():
+            timer.cancel()
+        asked = Asked(assignment, answer(assignment, result, overdue=bool(late)), seconds() - began)
+        stopped = maybeDeferred(monitor.stop) if monitor is not None else maybeDeferred(lambda: None)
+        return stopped.addErrback(lambda _: None).addCallback(lambda _: asked)
+
+    return check.addBoth(ended)
+
+
+def table(answers: list[Asked]) -> str:
+    """The answers for people, in the order of the file."""
+    rows = [_HEADS, *map(_row, answers)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS) - 1)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        # numbers to the right
+        cells[3:] = [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=False)]
+        lines.append("  ".join((*cells, row[-1])).rstrip())
+    return "\n".join(lines)
+
+
+def _row(one: Asked) -> tuple[str, ...]:
+    answer = one.answer
+    weight, words = "", one.words
+    if isinstance(answer, Reading):
+        weight = "" if answer.weight is None else f"{answer.weight:.2f}"
+        known = dict(answer.facts) | ({} if answer.slots is None else {"slots": answer.slots})
+        if known:
+            words += f" ({', '.join(f'{name} {_shown(fact)}' for name, fact in known.items())})"
+    return one.assignment.target.name, one.assignment.source, one.state, weight, f"{one.took * 1000:.0f} ms", words
+
+
+def _shown(fact: object) -> str:
+    if isinstance(fact, tuple):
+        return " ".join(fact) or "none"
+    return f"{fact:.4g}" if isinstance(fact, float) else str(fact)
+
+
+def as_json(answers: list[Asked]) -> str:
+    """The answers for programs: a list, one object for each."""
+    return json.dumps(
+        [
+            {
+                "host": one.assignment.target.name,
+                "monitor": one.assignment.source,
+                "kind": one.assignment.kind.name,
+                "state": one.state,
+                "words": one.words,
+                "took": round(one.took, 6),
+                "weight": one.answer.weight if isinstance(one.answer, Reading) else None,
+                "slots": one.answer.slots if isinstance(one.answer, Reading) else None,
+                "facts": dict(one.answer.facts) if isinstance(one.answer, Reading) else {},
+            }
+            for one in answers
+        ],
+        indent=2,
+    )
