@@ -43,11 +43,11 @@ exit $status
 """
 
 
-def until(holds: Callable[[], bool], what: str = "it") -> None:
+def until(holds: Callable[[], bool], what: str = "it", patience: float = PATIENCE) -> None:
     """Look again and again until it holds."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not holds():
-        assert time.monotonic() < deadline, f"{what} did not come about in {PATIENCE:.0f} s"
+        assert time.monotonic() < deadline, f"{what} did not come about in {patience:.0f} s"
         time.sleep(0.02)
 
 
@@ -152,6 +152,11 @@ class Server:
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGSTOP)
 
+    def thaw(self) -> None:
+        """It goes on."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGCONT)
+
     def stop(self) -> None:
         """End it as an admin does."""
         if self._process is not None:
@@ -194,6 +199,7 @@ class Farm:
     :ivar directory: everybody may read it, and ``tmp`` in it is for everybody's files.
     :ivar balance: the port for clients; ``status``, ``update`` and ``proxy`` likewise. They stay when the balancer is started
         again.
+    :ivar more: what else stands in hosts.yaml.
     """
 
     directory: Path
@@ -202,6 +208,7 @@ class Farm:
     status: int = 0
     update: int = 0
     proxy: int = 0
+    more: str = ""
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -225,7 +232,7 @@ class Farm:
         hosts = "".join(f"  - {server.name}/{server.slots}\n" for server in self.servers)
         ports = {"balance": self.balance, "status": self.status, "update": self.update, "proxy": self.proxy}
         listen = ", ".join(f"{kind}: '127.0.0.1:{port}'" for kind, port in ports.items())
-        (self.directory / "hosts.yaml").write_text(f"hosts:\n{hosts}listen: {{{listen}}}\n")
+        (self.directory / "hosts.yaml").write_text(f"hosts:\n{hosts}listen: {{{listen}}}\n{self.more}")
         log = self.directory / "balancer.log"
         log.touch()
         before = len(log.read_text())
@@ -241,6 +248,12 @@ class Farm:
         found = listening.search(log.read_text(), before)
         assert found, log.read_text()[before:]
         self.balance, self.status, self.update, self.proxy = map(int, found.groups())
+
+    @property
+    def pid(self) -> int:
+        """The balancer's process."""
+        assert self._process
+        return self._process.pid
 
     def kill_balancer(self) -> None:
         """No goodbye."""
@@ -267,9 +280,13 @@ class Farm:
         """Wait until this many compilers run on each server."""
         until(lambda: tuple(server.running() for server in self.servers) == counts, f"{counts} compilers")
 
-    def await_state(self, server: Server, *, up: bool) -> None:
+    def await_state(self, server: Server, *, up: bool, patience: float = PATIENCE) -> None:
         """Wait until the balancer takes a server to be up, or down."""
-        until(lambda: {host.name: host.up for host in self.look().hosts}[server.name] == up, f"{server.name} up={up}")
+
+        def there() -> bool:
+            return {host.name: host.up for host in self.look().hosts}[server.name] == up
+
+        until(there, f"{server.name} up={up}", patience)
 
     def granted(self) -> int:
         """How many leases there were, since the beginning."""
@@ -306,10 +323,13 @@ class Farm:
 
 
 @contextmanager
-def running_farm(*servers: tuple[str, int, float] | tuple[str, int, float, str], balance: int = 0) -> Iterator[Farm]:
+def running_farm(
+    *servers: tuple[str, int, float] | tuple[str, int, float, str], balance: int = 0, more: str = ""
+) -> Iterator[Farm]:
     """Servers (label, slots, delay and perhaps whom they allow), fastest first, and the balancer, all serving.
 
     :param balance: the balancer's port for clients; 0 for a free one.
+    :param more: what else stands in hosts.yaml.
     """
     need("distccd", "gcc")
     assert ALLOWED_COMPILERS.joinpath("gcc").exists(), f"{ALLOWED_COMPILERS} does not list gcc: run update-distcc-symlinks"
@@ -318,7 +338,7 @@ def running_farm(*servers: tuple[str, int, float] | tuple[str, int, float, str],
     directory.chmod(0o755)
     (directory / "tmp").mkdir()
     (directory / "tmp").chmod(0o1777)
-    farm = Farm(directory, [Server(directory, *server) for server in servers], balance)
+    farm = Farm(directory, [Server(directory, *server) for server in servers], balance, more=more)
     try:
         for server in farm.servers:
             server.start()
