@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from distbal.monitors.agent import AgentKind
 from distbal.monitors.tcp import TcpKind
 
+agent = AgentKind()
 tcp = TcpKind()
