@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from distbal.monitors.agent import AgentKind
+from distbal.monitors.compile import CompileKind
 from distbal.monitors.tcp import TcpKind
 
 agent = AgentKind()
+compile_kind = CompileKind()
 tcp = TcpKind()

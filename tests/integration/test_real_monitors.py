@@ -71,11 +71,11 @@ done"""
 
 
 def descriptors(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def threads(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/task"))
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
 
 
 def grants(farm: Farm) -> list[tuple[float, str]]:
@@ -138,7 +138,10 @@ def test_servers_that_die_freeze_and_come_back(wrap_program: Path, tmp_path: Pat
         assert len(outages) > 5
         # all came back: each gets jobs again
         with builders(one, 5) as done:
-            until(lambda: {name for when, name in grants(farm) if when > ice.ended} == {s.name for s in farm.servers}, "jobs on all")
+            until(
+                lambda: {name for when, name in grants(farm) if when > ice.ended} == {s.name for s in farm.servers},
+                "jobs on all",
+            )
         farm.await_clients(0, 0)
         until(lambda: descriptors(farm.pid) <= before[0] + 2, "the end of every connection")
         assert threads(farm.pid) == before[1]
