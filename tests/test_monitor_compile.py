@@ -152,7 +152,7 @@ async def test_on_a_busy_host_it_gets_the_next_slot_before_all_clients() -> None
         lending.ask(Request("10.0.0.2", 1, "10.0.0.2"), waiting)
         check = checked(monitor(server.port, lending=lending).check())
         assert (len(first.leases), len(waiting.leases), server.met) == (2, 0, 0)
-        lending.release(first.leases.pop(), Outcome.CLOSED)
+        lending.release(first.leases.pop(), Outcome.CLOSED)  # type: ignore[arg-type]
         assert waiting.leases == []
         assert (await check).up
         assert len(waiting.leases) == 1
