@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -136,8 +137,24 @@ async def given_up(check: Deferred[Any]) -> Any:
     check.addBoth(ends.append)
     check.cancel()
     assert len(ends) == 1, "it goes on"
-    if isinstance(ends[0], Failure):
-        with contextlib.suppress(CancelledError, ConnectingCancelledError):
-            ends[0].raiseException()
-        return CancelledError
-    return ends[0]
+    if not isinstance(ends[0], Failure):
+        return ends[0]
+    problem = ends[0].value
+    return CancelledError if isinstance(problem, CancelledError | ConnectingCancelledError) else problem
+
+
+@contextmanager
+def full_port(port: int = 0) -> Iterator[int]:
+    """A port to which a connect takes for ever: its backlog is full."""
+    with socket.socket() as listening, socket.socket() as first:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(("127.0.0.1", port))
+        listening.listen(0)
+        first.connect(listening.getsockname())
+        yield listening.getsockname()[1]
+
+
+def is_connected(port: int) -> bool:
+    """Whether somebody's connection to that port of 127.0.0.1 is there, as the kernel has it (proc(5): 01 is ESTABLISHED)."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any(line.split()[2:4] == [f"0100007F:{port:04X}", "01"] for line in lines)

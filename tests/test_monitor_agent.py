@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import signal
-import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import pytest_twisted
@@ -20,7 +17,7 @@ from distbal.errors import MonitorTrouble
 from distbal.interfaces import IHostMonitor, IHostMonitorFactory, Reading
 from distbal.monitors.agent import MOST_LINE, AgentKind, AgentMonitor, AgentOptions, parse
 from distbal.plugins import builtin
-from tests.answering import answering, checked, given_up, surroundings, target
+from tests.answering import answering, checked, full_port, given_up, is_connected, surroundings, target
 from tests.peers import until
 from tests.support import free_port, spawn
 
@@ -222,16 +219,6 @@ async def test_a_connect_is_let_go_of_at_once(descriptors_stay: None) -> None:
         assert await given_up(checked(monitor(port).check())) is CancelledError
 
 
-@contextmanager
-def full_port() -> Iterator[int]:
-    """A port to which a connect takes for ever: its backlog is full."""
-    with socket.socket() as listening, socket.socket() as first:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(0)
-        first.connect(listening.getsockname())
-        yield listening.getsockname()[1]
-
-
 # -- an agent that is a process
 
 AGENT = """
@@ -264,16 +251,10 @@ async def test_a_real_agent_is_frozen_goes_on_and_dies(tmp_path_factory: pytest.
         )
         process.send_signal(signal.SIGSTOP)
         frozen = checked(asks.check())
-        await until(lambda: connected(port), "the kernel's answer")
+        await until(lambda: is_connected(port), "the kernel's answer")
         assert await given_up(frozen) is CancelledError
         process.send_signal(signal.SIGCONT)
         line.write_bytes(b"ready up\n")
         assert (await asks.check()).up
     with pytest.raises(MonitorTrouble, match="refused the connection "):
         await asks.check()
-
-
-def connected(port: int) -> bool:
-    """Whether somebody's connection to that port is there, as the kernel has it."""
-    with open("/proc/net/tcp") as table:  # noqa: PTH123
-        return any(line.split()[2] == f"0100007F:{port:04X}" and line.split()[3] == "01" for line in table)

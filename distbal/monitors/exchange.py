@@ -98,6 +98,6 @@ class Text:
 
 def printable(words: bytes, most: int = 120) -> str:
     """What a host said, so that it can stand in a sentence: on one line, without control characters, cut where it is long."""
-    text = words.decode(errors="replace")
-    shown = "".join(letter if letter.isprintable() else " " for letter in text[: most + 1]).strip()
+    text = words[: 8 * most].decode(errors="replace")
+    shown = "".join(letter if letter.isprintable() else " " for letter in text).strip()
     return shown if len(shown) <= most else f"{shown[: most - 3]}..."

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from distbal.monitors.agent import AgentKind
 from distbal.monitors.compile import CompileKind
+from distbal.monitors.distccd import DistccdKind
 from distbal.monitors.tcp import TcpKind
 
 agent = AgentKind()
 compile_kind = CompileKind()
+distccd = DistccdKind()
 tcp = TcpKind()
