@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from distbal.monitors.exec import ExecKind
 from distbal.monitors.tcp import TcpKind
 
+exec_ = ExecKind()
 tcp = TcpKind()
