@@ -1,10 +1,10 @@
-"""Every kind of monitor that distbal brings keeps the contract; and the suite sees those that do not."""
+"""Every kind of monitor that distbal brings keeps the contract. A kind is a class here, which makes a host that answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from types import MappingProxyType
 
 from distbal.interfaces import Target
 from distbal.monitors.exec import ExecKind
@@ -24,7 +24,7 @@ class TestTcp(MonitorContract):
 
 class TestExec(MonitorContract):
     factory = ExecKind()
-    options: ClassVar = {"command": ["sh", "-c", "sleep 0.01; echo 'it is|a=1'"]}
+    options = MappingProxyType({"command": ["sh", "-c", "sleep 0.01; echo 'it is|a=1'"]})
     port_option = None
 
     @contextmanager
