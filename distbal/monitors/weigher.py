@@ -45,7 +45,8 @@ class Weigher:
     """Turns what is read at each check into a steady weight.
 
     CPU times say something from the second look on. Until then the weight is not known, rather than guessed from the load
-    average: after a start of the balancer that would take our own running jobs for somebody else's.
+    average: after a start of the balancer that would take our own running jobs for somebody else's. Later, where they say
+    nothing (the host was started anew, or its kernel does not count), the load average does.
     """
 
     def __init__(self, weight_by: str) -> None:
@@ -68,9 +69,10 @@ class Weigher:
             facts["load"] = load
         if cpus is not None:
             facts["cpus"] = cpus
+        first = times is not None and self._before is None
         step = times.since(self._before) if times is not None and self._before is not None else None
         self._before = times or self._before
-        if load is not None and cpus is not None and (self._by == LOADAVG or times is None):
+        if load is not None and cpus is not None and (self._by == LOADAVG or (step is None and not first)):
             share = share_by_load(load, ours, cpus)
             facts |= {"by": LOADAVG, "ours": round(ours, 2)}
             reason = f"has a load of {load:g} on {_cpus(cpus)}, {min(ours, load):.2g} of it ours: {share:.0%} is left for us"
