@@ -86,8 +86,8 @@ class KnownHosts:
             )
         line = next((key.line for key in known if key.kind == kind), known[0].line)
         return (
-            f"has another host key than {self.path}:{line} says: {kind} {fingerprint(blob)}. If it was changed rightly,"
-            f" ssh-keygen -f {self.path} -R '{name}' and {scan(host, port)} >>{self.path}"
+            f"shows another host key than {self.path}:{line} has: {kind} {fingerprint(blob)}."
+            f" If that is right, replace the line ({scan(host, port)})"
         )
 
 
