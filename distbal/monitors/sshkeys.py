@@ -109,7 +109,7 @@ class FileKey:
 def _from_file(path: str, files: Files, agent: bool) -> FileKey | None:
     """The key of the file; None where it has a passphrase, and there is an agent."""
     try:
-        key = files.read(path, MOST_KEY, _parsed)
+        key = files.read(path, MOST_KEY, parsed_key)
     except FileNotFoundError as problem:
         raise MonitorTrouble(
             f"cannot be logged in to: there is no key {problem.filename}; ssh-keygen -t ed25519 -N '' -f {problem.filename}"
@@ -129,7 +129,7 @@ def _from_file(path: str, files: Files, agent: bool) -> FileKey | None:
     return key
 
 
-def _parsed(path: str, content: bytes, status: os.stat_result) -> FileKey | None:
+def parsed_key(path: str, content: bytes, status: os.stat_result) -> FileKey | None:
     """The key, or None where it has a passphrase. The exceptions' own words are not shown: there is content in them."""
     try:
         key = keys.Key.fromString(content)

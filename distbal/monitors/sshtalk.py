@@ -167,7 +167,7 @@ class Talk(SSHClientTransport):
 
     def let_in(self) -> None:
         """The user is logged in."""
-        self._phase = "before the command had ended"
+        self._phase = "before the command ended"
         self._keys = []
         if not self.ready.called:
             self.ready.callback(None)
