@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from distbal.monitors.exec import ExecKind
+from distbal.monitors.ssh import SshKind
 from distbal.monitors.tcp import TcpKind
 
 exec_ = ExecKind()
+ssh = SshKind()
 tcp = TcpKind()
