@@ -341,7 +341,8 @@ def test_with_trial(tmp_path: Any) -> None:
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
     done = subprocess.run(
-        [sys.executable, "-m", "twisted.trial", "test_mine"],
+        # as the command trial does it
+        [sys.executable, "-c", "from twisted.scripts.trial import run; run()", "test_mine"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

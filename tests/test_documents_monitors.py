@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +19,7 @@ import pytest
 import pytest_twisted
 import yaml
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.plugin import getPlugins
 
 import distbal.plugins
@@ -116,13 +117,13 @@ def test_what_makes_no_sense_to_the_example(plugin: Any, answer: bytes) -> None:
 # -- with a real server
 
 
-@pytest_twisted.async_yield_fixture(scope="module")
-async def sshd(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sshd]:
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     pytest.importorskip("bcrypt", reason="Twisted Conch's libraries are not here: pip install 'distbal[ssh]'")
     need("sshd", "ssh-keygen")
     server = Sshd(tmp_path_factory.mktemp("sshd"), make_keys(tmp_path_factory.mktemp("keys")))
     server.know("ed25519")
-    await server.start()
+    pytest_twisted.blockon(Deferred.fromCoroutine(server.start()))
     yield server
     server.stop()
 

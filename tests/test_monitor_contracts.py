@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MappingProxyType
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred
 
 from distbal.interfaces import Target
 from distbal.monitors.exec import ExecKind
@@ -28,13 +29,13 @@ class TestTcp(MonitorContract):
             yield Target("alpha:3632", "127.0.0.1", port)
 
 
-@pytest_twisted.async_yield_fixture(scope="module")
-async def sshd(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sshd]:
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     pytest.importorskip("bcrypt", reason="Twisted Conch's libraries are not here: pip install 'distbal[ssh]'")
     need("sshd", "ssh-keygen")
     server = Sshd(tmp_path_factory.mktemp("sshd"), make_keys(tmp_path_factory.mktemp("keys")))
     server.know("ed25519")
-    await server.start()
+    pytest_twisted.blockon(Deferred.fromCoroutine(server.start()))
     yield server
     server.stop()
 
