@@ -5,9 +5,13 @@ from __future__ import annotations
 from distbal.monitors.agent import AgentKind
 from distbal.monitors.compile import CompileKind
 from distbal.monitors.distccd import DistccdKind
+from distbal.monitors.exec import ExecKind
+from distbal.monitors.ssh import SshKind
 from distbal.monitors.tcp import TcpKind
 
 agent = AgentKind()
 compile_kind = CompileKind()
 distccd = DistccdKind()
+exec_kind = ExecKind()
+ssh = SshKind()
 tcp = TcpKind()
