@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import pytest_twisted
@@ -244,15 +245,24 @@ async def test_a_real_distccd_that_is_frozen_has_an_open_port_and_compiles_nothi
             server.thaw()
         assert (await asked.check() or Reading(up=False)).up
         server.kill()
+        # its workers are killed as well, but each of them dies when it does
+        await until(lambda: not _listens(server.port), "the end of the last worker")
         assert await asked.check() == Reading(up=False, reason="refused the connection", certain=True)
+
+
+def _sockets(port: int) -> list[list[str]]:
+    """The sockets on that port of this machine, as /proc/net/tcp has them: state in the fourth column, queues in the fifth."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [row for row in rows if row[1].endswith(f":{port:04X}")]
 
 
 def _sent_all(port: int) -> bool:
     """Whether a connection to that port has bytes that nobody has read."""
-    suffix = f":{port:04X}"
-    with open("/proc/net/tcp") as table:  # noqa: PTH123
-        rows = [line.split() for line in table]
-    return any(row[1].endswith(suffix) and int(row[4].split(":")[1], 16) > 0 for row in rows[1:] if row[3] == "01")
+    return any(row[3] == "01" and int(row[4].split(":")[1], 16) > 0 for row in _sockets(port))
+
+
+def _listens(port: int) -> bool:
+    return any(row[3] == "0A" for row in _sockets(port))
 
 
 @pytest.mark.programs
