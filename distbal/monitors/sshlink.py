@@ -128,19 +128,19 @@ class SshLink:
     async def _connected(self) -> Any:
         """A connection on which the user is logged in."""
         try:
-            from distbal.monitors import sshtalk
+            from distbal.monitors import sshkeys, sshtalk
         except ImportError as problem:
             raise MonitorTrouble(f"cannot be logged in to: {problem}; pip install 'distbal[{EXTRA}]'") from problem
         host, port = self._target.host, self._options.port
         known = self._known_hosts()
-        keys = await sshtalk.login_keys(self._options, self._files, self._surroundings.reactor)
+        keys = await sshkeys.login_keys(self._options, self._files, self._surroundings.reactor)
         try:
             talk = sshtalk.Talk(host, port, self._options.user, known, keys.each)
             try:
                 await connect(self._surroundings, host, port, cast("type[Protocol]", lambda: talk))
                 await talk.ready
             except Unreachable as problem:
-                raise MonitorTrouble(f"{problem} at its SSH port {port}") from problem
+                raise MonitorTrouble(f"{problem} (ssh, port {port})") from problem
             except BaseException:
                 talk.drop()
                 raise

@@ -23,12 +23,12 @@ from twisted.python.failure import Failure
 
 from distbal.errors import MonitorTrouble
 from distbal.monitors.hostkeys import KnownHosts, fingerprint
-from distbal.monitors.sshkeys import RSA_FLAGS, LoginKey, login_keys
-
-__all__ = ["Talk", "login_keys"]
+from distbal.monitors.sshkeys import RSA_FLAGS, LoginKey
 
 #: bytes of a command's standard error that are kept, to be shown
 MOST_SAID = 400
+#: bytes that a server may send to log somebody in, or beside what a command writes; a flood of them would cost time, not memory
+MOST_HEARD = 262_144
 # what is weak is not offered, for somebody between could ask for it; and what a stranger deflated is not inflated
 CIPHERS = [name for name in SSHClientTransport.supportedCiphers if name.endswith(b"-ctr") and name != b"3des-ctr"]
 MACS = [name for name in SSHClientTransport.supportedMACs if name != b"hmac-md5"]
@@ -80,6 +80,7 @@ class Talk(SSHClientTransport):
         self._trouble: MonitorTrouble | None = None
         self._closed: Deferred[None] | None = None
         self._shown = b""
+        self._room = MOST_HEARD
         self._phase = "without a word of SSH: it is no SSH server, or has too many clients (MaxStartups)"
         self._commands: Connection | None = None
         self.ready: Deferred[None] = Deferred()
@@ -93,6 +94,7 @@ class Talk(SSHClientTransport):
         """Run a command; what it wrote. See :meth:`distbal.monitors.sshlink.SshLink.run`."""
         if self._trouble is not None or self._commands is None:
             return fail(self._trouble or MonitorTrouble("is not logged in to"))
+        self._room = MOST_HEARD + 2 * most
         channel = Command(command.encode(), most)
         self._commands.openChannel(channel)
         return channel.outcome
@@ -120,6 +122,9 @@ class Talk(SSHClientTransport):
     # -- what Conch calls
 
     def dataReceived(self, data: bytes) -> None:
+        self._room -= len(data)
+        if self._room < 0:
+            self.give_up(f"sends more than {MOST_HEARD} bytes that nobody asked for")
         if self._trouble is None:
             try:
                 super().dataReceived(data)
