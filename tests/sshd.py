@@ -75,6 +75,7 @@ class Sshd:
     """A server.
 
     :ivar settings: lines of its sshd_config, before the others: the first of each keyword counts.
+    :ivar restrictions: what stands before each user's key in authorized_keys.
     """
 
     directory: Path
@@ -83,6 +84,7 @@ class Sshd:
     host_kinds: tuple[str, ...] = KINDS
     user_keys: tuple[str, ...] = tuple(f"user_{kind}" for kind in KINDS)
     port: int = field(default_factory=free_port)
+    restrictions: str = ""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -124,7 +126,7 @@ class Sshd:
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where it locks itself in; Debian makes it at boot
         authorized = self.directory / "authorized_keys"
-        authorized.write_text("".join(self.keys.public(name) + "\n" for name in self.user_keys))
+        authorized.write_text("".join(f"{self.restrictions}{self.keys.public(name)}\n" for name in self.user_keys))
         config = self.directory / "sshd_config"
         lines = [
             *self.settings,

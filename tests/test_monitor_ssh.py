@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 from pydantic import ValidationError
+from twisted.internet.defer import ensureDeferred
 from zope.interface.verify import verifyObject
 
 from distbal.errors import MonitorTrouble
@@ -27,6 +29,7 @@ from tests.sshd import (
     Sshd,
     asking,
     make_keys,
+    options_without_server,
     running,
     server,
     surroundings,
@@ -65,6 +68,7 @@ def sshd(tmp_path: Path, keys: Keys) -> Iterator[Sshd]:
         (b"0.10 1.20 3.45 1/88 1998\n0\n", Look(None, 0.1, None)),
         (b"cpu  one two three four\n0.10 1.20 3.45 1/88 1998\n4", Look(None, 0.1, 4)),
         (b"cpu  1 2 3 4\n", Look(CpuTimes(1, 2, 3, 4))),
+        (b"cpu  1 2 3 4\ncpu0 1 2 3 4\ncpu1 1 2 3 4\n0.10 1.20 3.45 1/88 1998\n", Look(CpuTimes(1, 2, 3, 4), 0.1, 2)),
         (b"cpu  1 2 3\n", None),
         (b"cpu  " + b"9" * 4000 + b" 2 3 4\n2\n", Look(CpuTimes(int("9" * 4000), 2, 3, 4), None, 2)),
         (b"4\n", None),
@@ -175,6 +179,16 @@ async def test_keys_are_exchanged_again_in_the_middle(sshd: Sshd) -> None:
     assert sshd.logins == 1
 
 
+@programs
+@pytest_twisted.ensureDeferred
+async def test_a_key_that_may_run_one_command_only(sshd: Sshd) -> None:
+    sshd.restrictions = 'restrict,command="grep -h -e ^cpu -e / /proc/stat /proc/loadavg" '
+    await sshd.start()
+    async with asking(sshd.options()) as monitor:
+        assert (await monitor.check()).facts["cpus"] == os.cpu_count()
+        assert (await monitor.check()).up
+
+
 # -- connections that end
 
 
@@ -252,7 +266,7 @@ async def test_a_server_that_is_restarted_between_two_checks(sshd: Sshd) -> None
         assert (await monitor.check()).up
         sshd.stop()
         await sshd.start()
-        await until(lambda: monitor._link._talk.over, "the end of the kept connection")
+        await until(lambda: monitor._link._talk.trouble is not None, "the end of the kept connection")
         assert (await monitor.check()).weight is not None, "what was read before is remembered"
     assert sshd.logins == 2
 
@@ -292,7 +306,20 @@ async def test_a_link_runs_any_command(sshd: Sshd) -> None:
         await link.run("echo out of order >&2; exit 7")
     assert await link.run("true") == b""
     assert sshd.logins == 2
+    first = ensureDeferred(link.run("true"))
+    with pytest.raises(RuntimeError, match="one at a time"):
+        await link.run("true")
+    assert await first == b""
     closed = link.close()
     assert closed is not None
     await closed
     assert link.close() is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_link_where_conch_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = options_without_server(tmp_path, 22)
+    monkeypatch.setitem(sys.modules, "distbal.monitors.sshkeys", None)
+    monkeypatch.delattr("distbal.monitors.sshkeys", raising=False)
+    with pytest.raises(MonitorTrouble, match=r"cannot be logged in to: .*; pip install 'distbal\[ssh\]'"):
+        await SshLink(target(), options, surroundings()).run("true")

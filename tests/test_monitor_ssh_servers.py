@@ -73,7 +73,7 @@ def sshd(tmp_path: Path, keys: Keys) -> Iterator[Sshd]:
         (["ForceCommand echo no >&2; exit 3"], "ended the command with status 3: no"),
         (["ForceCommand kill -9 $$"], "ended the command by signal KILL"),
         (["ForceCommand printf '\\033[2Jhello\\n'"], "answered neither CPU times nor a load average"),
-        (["ForceCommand head -c 1000000 /dev/zero"], "answered with more than 4096 bytes"),
+        (["ForceCommand head -c 1000000 /dev/zero"], "answered with more than 65536 bytes"),
         (["ForceCommand head -c 100000 /dev/zero >&2; exit 1"], "ended the command with status 1"),
         (["ForceCommand head -c 1000000 /dev/zero >&2; exit 1"], "sends more than 262144 bytes that nobody asked for"),
         (["Banner /etc/passwd", "ForceCommand :"], "answered neither CPU times nor a load average"),
@@ -189,7 +189,7 @@ def test_whatever_a_server_sends_is_taken_calmly(parts: list[bytes]) -> None:
     talk, transport = talking()
     for part in [b"SSH-2.0-x\r\n", *parts]:
         talk.dataReceived(part)
-    assert transport.disconnecting == talk.over
+    assert transport.disconnecting == (talk.trouble is not None)
     talk.connectionLost(Failure(ConnectionDone()))  # type: ignore[no-untyped-call]
     caught: list[Failure] = []
     talk.ready.addErrback(caught.append)
@@ -204,6 +204,6 @@ def test_a_flood_costs_little() -> None:
     talk.dataReceived(b"SSH-2.0-x\r\n")
     ignored = packet(2, struct.pack(">L", 1000) + bytes(1000))
     for number in range(300):
-        assert talk.over is (number * len(ignored) > MOST_HEARD)
+        assert (talk.trouble is not None) is (number * len(ignored) > MOST_HEARD)
         talk.dataReceived(ignored)
     assert transport.disconnecting

@@ -92,6 +92,7 @@ class SshLink:
         self._surroundings = surroundings
         self._files: Files = surroundings.shared.setdefault("ssh", Files())
         self._talk: Any = None
+        self._busy = False
         with contextlib.suppress(ImportError):  # run() says so
             import_module("distbal.monitors.sshtalk")
 
@@ -105,14 +106,19 @@ class SshLink:
         There is no timeout: cancel the Deferred that waits for this, as distbal does with a check that takes too long. The
         connection is gone then, too, as after every failure.
         """
+        if self._busy:
+            raise RuntimeError("a command runs already: a link runs one at a time")
+        self._busy = True
         try:
-            if self._talk is None or self._talk.over:
+            if self._talk is None or self._talk.trouble is not None:
                 self._talk = None
                 self._talk = await self._connected()
             return cast("bytes", await self._talk.run(command, most))
         except BaseException:
             self.drop()
             raise
+        finally:
+            self._busy = False
 
     def drop(self) -> None:
         """Let go of the connection at once; the next command makes another. For an answer that makes no sense."""
