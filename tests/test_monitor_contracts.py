@@ -33,7 +33,7 @@ class TestTcp(MonitorContract):
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     pytest.importorskip("bcrypt", reason="Twisted Conch's libraries are not here: pip install 'distbal[ssh]'")
     need("sshd", "ssh-keygen")
-    server = Sshd(tmp_path_factory.mktemp("sshd"), make_keys(tmp_path_factory.mktemp("keys")))
+    server = Sshd(tmp_path_factory.mktemp("sshd"), make_keys(tmp_path_factory))
     server.know("ed25519")
     pytest_twisted.blockon(Deferred.fromCoroutine(server.start()))
     yield server
