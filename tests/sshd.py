@@ -7,7 +7,9 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,7 +31,7 @@ from distbal.monitors.slots import Slots
 from distbal.monitors.ssh import SshKind, SshMonitor, SshOptions
 from distbal.scheduler import Scheduler
 from tests.farms import spec
-from tests.services import until
+from tests.services import PATIENCE, until
 from tests.support import free_port, need, stop
 
 NAME = "alpha:3632"
@@ -171,22 +173,27 @@ class Sshd:
             self.process = None
 
 
+def _listens(path: Path) -> bool:
+    """Whether somebody takes connections at this Unix socket, which is there a little before."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 @contextlib.contextmanager
 def agent(directory: Path, *keys: Path) -> Iterator[Path]:
     """An agent that holds these keys; its socket."""
-    socket = directory / "agent"
-    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    path = directory / "agent"
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
-        for attempt in range(1000):
-            if socket.exists():
-                break
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.01)
-            assert process.poll() is None, attempt
-        env = os.environ | {"SSH_AUTH_SOCK": str(socket)}
+        deadline = time.monotonic() + PATIENCE
+        while not _listens(path):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        env = os.environ | {"SSH_AUTH_SOCK": str(path)}
         for key in keys:
             subprocess.run(["ssh-add", "-q", str(key)], check=True, env=env)
-        yield socket
+        yield path
     finally:
         stop(process)
 
