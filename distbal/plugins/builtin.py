@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from distbal.monitors.snmp import SnmpKind
 from distbal.monitors.tcp import TcpKind
 
+snmp = SnmpKind()
 tcp = TcpKind()
