@@ -59,6 +59,7 @@ def free_udp_port() -> int:
 def snmpd(directory: Path, *config: str, without: str = SAYS_ITSELF, ipv6: bool = False, port: int = 0) -> Iterator[Agent]:
     """An agent that runs, and answers, while the block does.
 
+    :param directory: where it keeps its name and how often it was started.
     :param without: modules that it is to leave out, with commas.
     """
     port = port or free_udp_port()
@@ -67,8 +68,8 @@ def snmpd(directory: Path, *config: str, without: str = SAYS_ITSELF, ipv6: bool 
     file.write_text("\n".join([f"agentaddress {address}", "dontLogTCPWrappersConnects yes", *config, ""]))
     program = shutil.which("snmpd", path=PATH)
     assert program is not None
-    env = {"SNMP_PERSISTENT_DIR": str(directory / "state"), "MIBS": "", "SNMPCONFPATH": str(directory)}
-    with spawn(program, "-f", "-Lo", "-C", "-c", file, "-I", f"-{without}", env=env) as process:
+    env = {"SNMP_PERSISTENT_DIR": str(directory / "state"), "MIBS": "", "SNMPCONFPATH": f"{directory}:{directory / 'state'}"}
+    with spawn(program, "-f", "-Lo", "-I", f"-{without}", env=env) as process:
         assert process.stdout is not None
         said: list[str] = []
         while not (said and said[-1].startswith("NET-SNMP version")):

@@ -9,6 +9,7 @@ it stays until its timeout, and a host stays in its tables for good. What else h
 - what it knows of an agent's clock it forgets 300 s after *each* answer, so that from the sixth minute on every question is
   first refused and then asked again (:class:`_UserSecurity`).
 - it takes datagrams from anybody, and what does not parse may raise anything (:class:`_Guarded`).
+- it drops what an agent says under a new name (engine ID), as one does that was installed anew: :data:`_NotUnderstood`.
 - its timers go by the wall clock, so what has to be in time is timed here.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -83,6 +85,8 @@ class Engine:
         self._transports: dict[Oid, _Guarded] = {}
         self._opening = asyncio.Lock()
         self._questions: dict[tuple[Oid, ...], Any] = {}
+        #: how often an address has turned out to be another agent's than before
+        self._agents: Counter[Any] = Counter()
         self.snmp = SnmpEngine(maxMessageSize=MOST_BYTES)
         self.snmp.security_models[_UserSecurity.SECURITY_MODEL_ID] = _UserSecurity()
         dispatcher = AsyncioDispatcher(loop=self._loop)
@@ -149,7 +153,13 @@ class Engine:
         """The values of the answer to a question."""
         domain, transport = await self._transport(place[0])
         for _ in range(MOST_TIMES):
-            problem, answer = await _Asking(self, domain, transport, tuple(place[1]), question).outcome()
+            # what pysnmp knows of the agent, by this; the last part is only for that
+            address = (*place[1], self._agents[place])
+            try:
+                problem, answer = await _Asking(self, domain, transport, address, question).outcome()
+            except _NotUnderstood:
+                self._agents[place] += 1
+                raise
             if problem is None:
                 return self._values(question, answer)
             indication = problem.get("errorIndication")
@@ -199,15 +209,20 @@ def _plain(value: Any) -> Value:
     return None  # noSuchObject, noSuchInstance, endOfMibView; and what nobody asks for
 
 
+class _NotUnderstood(MonitorTrouble):
+    """Something came that pysnmp makes nothing of. Next time we ask as if for the first time: for its name, its clock."""
+
+
 class _Asking:
     """A question on its way, sent as often as it takes.
 
+    :ivar address: where to, and the number of the agent there.
     :ivar rubbish: datagrams of the host that brought no answer.
     """
 
     def __init__(self, engine: Engine, domain: Oid, transport: _Guarded, address: tuple[Any, ...], question: Any) -> None:
         self._engine = engine
-        self._domain, self._transport, self._address = domain, transport, address
+        self._domain, self._transport, self.address = domain, transport, address
         self._question = question
         self._handles: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -216,12 +231,12 @@ class _Asking:
 
     async def outcome(self) -> tuple[Any, Any]:
         """What is wrong, a pysnmp StatusInformation, or None; and the answer, a PDU."""
-        self._transport.expect(self._address, self)
+        self._transport.expect(self)
         try:
             self._send()
             return await self.future
         finally:
-            self._transport.forget(self._address, self)
+            self._transport.forget(self)
             if self._timer is not None:
                 self._timer.cancel()
             for handle in self._handles:
@@ -232,21 +247,21 @@ class _Asking:
         snmp = self._engine.snmp
         try:
             handle = snmp.message_dispatcher.send_pdu(
-                *(snmp, self._domain, self._address, *self._engine.model, None, b"", 1, self._question, True),
+                *(snmp, self._domain, self.address, *self._engine.model, None, b"", 1, self._question, True),
                 *(float("inf"), self._told, None),
             )
         except StatusInformation as problem:
             self._tell((problem, None))
         except PySnmpError as problem:
-            self._fail(f"cannot be asked: {str(problem)[-150:]}")
+            self._fail(MonitorTrouble(f"cannot be asked: {str(problem)[-150:]}"))
         else:
             self._handles.append(handle)
             if self._transport.problem is not None:
-                self._fail(f"cannot be asked by this machine: {_words(self._transport.problem)}")
+                self._fail(MonitorTrouble(f"cannot be asked by this machine: {_words(self._transport.problem)}"))
 
     def _again(self) -> None:
         if self.rubbish:
-            self._fail("answers, but not what an SNMP agent would with these credentials")
+            self._fail(_NotUnderstood("answers, but not what an SNMP agent would with these credentials"))
         else:
             self._send()
 
@@ -259,9 +274,9 @@ class _Asking:
         if not self.future.done():
             self.future.set_result(result)
 
-    def _fail(self, words: str) -> None:
+    def _fail(self, problem: MonitorTrouble) -> None:
         if not self.future.done():
-            self.future.set_exception(MonitorTrouble(words))
+            self.future.set_exception(problem)
 
 
 class _Guarded(asyncio.DatagramProtocol):
@@ -275,26 +290,29 @@ class _Guarded(asyncio.DatagramProtocol):
         self._asking: dict[tuple[Any, ...], list[_Asking]] = {}
         self.problem: Exception | None = None
 
-    def expect(self, address: tuple[Any, ...], asking: _Asking) -> None:
+    def expect(self, asking: _Asking) -> None:
         """Listen to this host, for a question."""
-        self._asking.setdefault(address, []).append(asking)
+        self._asking.setdefault(asking.address[:-1], []).append(asking)
 
-    def forget(self, address: tuple[Any, ...], asking: _Asking) -> None:
+    def forget(self, asking: _Asking) -> None:
         """The question is over."""
-        others = self._asking[address]
+        others = self._asking[asking.address[:-1]]
         others.remove(asking)
         if not others:
-            del self._asking[address]
+            del self._asking[asking.address[:-1]]
 
     def datagram_received(self, datagram: bytes, address: tuple[Any, ...]) -> None:
-        asking = self._asking.get(address, ())
-        open_before = [one for one in asking if not one.future.done()]
-        if len(datagram) <= MOST_BYTES and any(one.rubbish < MOST_RUBBISH for one in open_before):
+        waiting = [one for one in self._asking.get(address, ()) if not one.future.done()]
+        if len(datagram) <= MOST_BYTES and any(one.rubbish < MOST_RUBBISH for one in waiting):
             with suppress(Exception):  # whatever it was that pysnmp stumbled over, it is no answer
-                self._callback_function(self, address, datagram)  # type: ignore[attr-defined]
-        if all(not one.future.done() for one in open_before):
-            for one in open_before:
+                self._callback_function(self, waiting[-1].address, datagram)  # type: ignore[attr-defined]
+        if all(not one.future.done() for one in waiting):
+            for one in waiting:
                 one.rubbish += 1
+
+    def normalize_address(self, address: Sequence[Any]) -> Any:
+        """The address itself; all of it, as pysnmp would lose the interface of a link-local one."""
+        return self.ADDRESS_TYPE(address[:-1])  # type: ignore[attr-defined]
 
     def send_message(self, datagram: bytes, address: tuple[Any, ...]) -> None:
         self.problem = None
@@ -309,9 +327,7 @@ class _GuardedUdp(_Guarded, UdpAsyncioTransport):  # type: ignore[misc]
 
 
 class _GuardedUdp6(_Guarded, Udp6AsyncioTransport):  # type: ignore[misc]
-    def normalize_address(self, address: Sequence[Any]) -> Any:
-        """The address as it is: pysnmp's own would lose the interface of a link-local one."""
-        return self.ADDRESS_TYPE(address)
+    pass
 
 
 class _UserSecurity(SnmpUSMSecurityModel):  # type: ignore[misc]
