@@ -6,6 +6,7 @@ from distbal.monitors.agent import AgentKind
 from distbal.monitors.compile import CompileKind
 from distbal.monitors.distccd import DistccdKind
 from distbal.monitors.exec import ExecKind
+from distbal.monitors.snmp import SnmpKind
 from distbal.monitors.ssh import SshKind
 from distbal.monitors.tcp import TcpKind
 
@@ -13,5 +14,6 @@ agent = AgentKind()
 compile_kind = CompileKind()
 distccd = DistccdKind()
 exec_kind = ExecKind()
+snmp = SnmpKind()
 ssh = SshKind()
 tcp = TcpKind()
