@@ -123,10 +123,10 @@ class Scheduler:
         :returns: the ticket; its ``lease`` is there at once when a host is available, else it waits.
         :raises KeyError: the one host that will do is not in the file.
         """
+        wanted = self._in_file(request.only) if request.only else None
         ticket = Ticket(next(self._ids), request, holder, now if request.since is None else request.since)
         self._counts["asked"] += 1
-        if request.only:
-            wanted = self._in_file(request.only)
+        if wanted is not None:
             host = wanted if wanted.available else None
         else:
             index = self._indexes.get(request.pool)

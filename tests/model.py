@@ -9,54 +9,15 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from decimal import ROUND_HALF_UP, Decimal
+from dataclasses import dataclass, replace
 
 from distbal.health import Verdict
 from distbal.history import Attempt, Job
-from distbal.hosts import AdminState, Farm, HostSpec
+from distbal.hosts import AdminState, Farm
 from distbal.outcomes import CONNECT_FAILURES, FAILURES, Outcome, Traffic
 from distbal.requests import Lease, Request, Ticket
 from distbal.snapshot import ClientState, Snapshot
-
-
-@dataclass
-class ModelHost:
-    """What is known of one host."""
-
-    spec: HostSpec
-    position: int
-    removed: bool = False
-    admin: AdminState = AdminState.READY
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
-    granted: int = 0
-    held: float = 0.0
-    #: how often it could not be reached, one pause after the other; before when jobs began that tell nothing new
-    failed: int = 0
-    failed_at: float | None = None
-    #: whose jobs ended without an answer since one was answered
-    unanswered: list[str] = field(default_factory=list)
-    #: what its connections came to, and the jobs that it failed
-    traffic: list[Traffic] = field(default_factory=list)
-    failures: list[Outcome] = field(default_factory=list)
-
-    @property
-    def suspect(self) -> bool:
-        """Jobs of three clients had no answer, and no other had one since."""
-        return len(set(self.unanswered)) >= 3
-
-    @property
-    def up(self) -> bool:
-        """In service: in the file, nobody says down, no person took it out."""
-        return not self.removed and self.admin is AdminState.READY and all(said.up for said in self.verdicts.values())
-
-    @property
-    def capacity(self) -> int:
-        """Slots x weight, half up, at least 1 while the weight is above 0; nothing when it is not in service."""
-        weight = min((said.weight for said in self.verdicts.values() if said.weight is not None), default=1000)
-        if not self.up or weight == 0:
-            return 0
-        return max(1, int((Decimal(self.spec.slots * weight) / 1000).quantize(Decimal(1), ROUND_HALF_UP)))
+from tests.model_host import ModelHost
 
 
 @dataclass(frozen=True)
@@ -71,6 +32,11 @@ class Waiting:
     def again(self) -> bool:
         """Its turn had come once, and its host could not be reached."""
         return self.request.since is not None
+
+    @property
+    def in_turn(self) -> bool:
+        """The discipline decides when it is served. Before these come who needs one host, then who waits again."""
+        return not self.again and not self.request.only
 
 
 @dataclass(frozen=True)
@@ -119,7 +85,7 @@ class Model:
             free = [host.spec.name for host in self.available_to(request)]
             assert not free, f"{ticket} waits while {free} are available to it"
             waiting = self.waiters[ticket.id] = Waiting(request, asked, len(self.served))
-            if not waiting.again and request.key not in self.rotation:
+            if waiting.in_turn and request.key not in self.rotation:
                 self.rotation.append(request.key)
 
     def withdrawn(self, ticket_id: int) -> None:
@@ -144,10 +110,10 @@ class Model:
             elif outcome is Outcome.ANSWERED:
                 host.unanswered = []
                 # a job that began before its host failed shows nothing
-                if (host.failed_at is None or loan.granted > host.failed_at) and _lifted(host):
-                    most = host.spec.slots
+                if (host.failed_at is None or loan.granted > host.failed_at) and host.lifted():
+                    most = host.slots
             elif outcome in CONNECT_FAILURES:
-                _not_reached(host, loan, traffic.reason, now)
+                host.not_reached(loan.granted, traffic.reason, now)
         if host.removed and not self.load(host):
             del self.hosts[loan.host]
         assert all(lease.host_name == loan.host for lease in grants), f"one slot of {loan.host} came back, and {grants} follow"
@@ -157,13 +123,23 @@ class Model:
     def connected(self, lease_id: int, grants: list[Lease], now: float) -> None:
         """A lease's host could be connected to."""
         host = self.hosts[self.loans[lease_id].host]
-        _lifted(host)
+        host.lifted()
         assert all(lease.host_name == host.spec.name for lease in grants), f"{host.spec.name} was reached, and {grants} follow"
         self._served(grants, now)
 
     def reported(self, name: str, verdict: Verdict, grants: list[Lease], now: float) -> None:
         """A source said something."""
         self.hosts[name].verdicts[verdict.source] = verdict
+        self._served(grants, now)
+
+    def forgotten(self, name: str, source: str, grants: list[Lease], now: float) -> None:
+        """A source has no opinion any more."""
+        self.hosts[name].verdicts.pop(source, None)
+        self._served(grants, now)
+
+    def proposed(self, name: str, slots: int, grants: list[Lease], now: float) -> None:
+        """A host said how many jobs it runs at once."""
+        self.hosts[name].said_slots = slots if self.hosts[name].spec.auto else None
         self._served(grants, now)
 
     def decided(self, name: str, state: AdminState, grants: list[Lease], now: float) -> None:
@@ -174,7 +150,7 @@ class Model:
     def configured(self, farm: Farm, grants: list[Lease], now: float) -> None:
         """The file was read again."""
         if farm.order != self.farm.order:
-            self.rotation = list(dict.fromkeys(waiting.request.key for waiting in self.waiters.values() if not waiting.again))
+            self.rotation = list(dict.fromkeys(waiting.request.key for waiting in self.waiters.values() if waiting.in_turn))
             self.served = []
             self.waiters = {number: Waiting(old.request, old.asked, 0) for number, old in self.waiters.items()}
         self._take_in(farm, now)
@@ -183,8 +159,7 @@ class Model:
     def woken(self, grants: list[Lease], refusals: list[Ticket], now: float) -> None:
         """Time passed: verdicts expired first, then waiters who had waited too long were refused."""
         for host in self.hosts.values():
-            standing = {source: _at(now, said) for source, said in host.verdicts.items()}
-            host.verdicts = {source: said for source, said in standing.items() if said is not None}
+            host.expire(now)
         self._served(grants, now)
         wait = self.farm.wait
         late = [number for number in self.longest_wait_first() if wait is not None and self.waiters[number].asked + wait <= now]
@@ -200,6 +175,8 @@ class Model:
 
     def serves(self, host: ModelHost, request: Request) -> bool:
         """Whether the request may go to this host at all, now or later."""
+        if request.only:
+            return host.spec.name == request.only
         return request.pool in host.spec.pools and host.spec.name not in request.exclude
 
     def available(self, host: ModelHost) -> bool:
@@ -220,9 +197,10 @@ class Model:
     def next_for(self, host: ModelHost) -> int | None:
         """Whose turn it is when this host has a free slot."""
         fitting = [number for number, waiting in self.waiters.items() if self.serves(host, waiting.request)]
+        only = [number for number in fitting if self.waiters[number].request.only]
         again = [number for number in fitting if self.waiters[number].again]
-        if again or self.farm.order == "fifo":
-            return min(again or fitting, default=None)
+        if only or again or self.farm.order == "fifo":
+            return min(only or again or fitting, default=None)
         turns = [(self.rotation.index(self.waiters[number].request.key), number) for number in fitting]
         return min(turns)[1] if turns else None
 
@@ -266,14 +244,23 @@ class Model:
         assert counts == expected, f"counts are {counts}, not {expected}"
         assert snapshot.at == now, f"a snapshot of {snapshot.at}"
         in_file = [host.spec for host in snapshot.hosts if not host.removed]
-        assert in_file == list(self.farm.hosts), f"{in_file} are shown as the file's hosts"
+        specs = {name: replace(host.spec, slots=host.slots) for name, host in self.hosts.items()}
+        assert in_file == [specs[spec.name] for spec in self.farm.hosts], f"{in_file} are shown as the file's hosts"
         assert all(host.removed for host in snapshot.hosts[len(in_file) :]), "a removed host is shown before one of the file"
         shown = {
             host.spec.name: (host.spec, host.leases, host.capacity, host.up, host.available, host.admin, host.removed)
             for host in snapshot.hosts
         }
         known = {
-            name: (host.spec, load, host.capacity, host.up, load < host.capacity, host.admin.value, host.removed)
+            name: (
+                replace(host.spec, slots=host.slots),
+                load,
+                host.capacity,
+                host.up,
+                load < host.capacity,
+                host.admin.value,
+                host.removed,
+            )
             for name, host in self.hosts.items()
             for load in [self.load(host)]
         }
@@ -309,9 +296,7 @@ class Model:
             host.removed = True
         for position, spec in enumerate(farm.hosts):
             host = self.hosts.setdefault(spec.name, ModelHost(spec, position))
-            if host.spec.address != spec.address:
-                _moved(host, now)
-            host.spec, host.position, host.removed = spec, position, False
+            host.take_in(spec, position, now)
         self.hosts = {name: host for name, host in self.hosts.items() if not host.removed or self.load(host)}
 
     def _served(self, grants: Iterable[Lease], now: float) -> None:
@@ -320,13 +305,13 @@ class Model:
             assert lease.id in self.waiters, f"{lease} was granted to one who does not wait"
             waiting = self.waiters[lease.id]
             host = self.hosts[lease.host_name]
-            if self.farm.order == "fair" and not waiting.again:
+            if self.farm.order == "fair" and waiting.in_turn:
                 self._check_round(waiting.request.key, host)
             due = self.next_for(host)
             assert lease.id == due, f"{self.farm.order}: {lease} was granted while it was {due}'s turn"
             key = waiting.request.key
             self._leaves(lease.id)
-            if not waiting.again:
+            if waiting.in_turn:
                 self.served.append(key)
                 if key in self.rotation:
                     self.rotation.remove(key)
@@ -342,7 +327,7 @@ class Model:
             return
         last = len(self.served) - 1 - self.served[::-1].index(key)
         for number, waiting in self.waiters.items():
-            waited = waiting.turn <= last and not waiting.again
+            waited = waiting.turn <= last and waiting.in_turn
             if waited and waiting.request.key != key and self.serves(host, waiting.request):
                 assert waiting.request.key in self.served[last + 1 :], f"{key} had two turns while {number} waited"
 
@@ -362,47 +347,8 @@ class Model:
     def _leaves(self, number: int) -> None:
         waiting = self.waiters.pop(number)
         key = waiting.request.key
-        if not waiting.again and all(other.again or other.request.key != key for other in self.waiters.values()):
+        if waiting.in_turn and not any(other.in_turn and other.request.key == key for other in self.waiters.values()):
             self.rotation.remove(key)
-
-
-def _not_reached(host: ModelHost, loan: Loan, reason: str, now: float) -> None:
-    """A host could not be connected to: a pause, each twice as long as the one before, and after it one job at a time.
-
-    What had been lent before the last such failure tells nothing new. A host that left the file has no pause.
-    """
-    if host.failed_at is not None and loan.granted <= host.failed_at:
-        return
-    host.failed += 1
-    host.failed_at = now
-    pause = min(5.0 * 2 ** (host.failed - 1), 300.0)
-    back = now + pause
-    words = f"on trial: one job at a time; it {reason}"
-    trial = Verdict("connect", True, back, 1, words, back + max(60.0, pause))
-    if not host.removed:
-        host.verdicts["connect"] = Verdict("connect", False, now, None, reason, back, trial)
-
-
-def _moved(host: ModelHost, now: float) -> None:
-    """A host has another address: what its jobs told was of the old one, and so is what those tell that it has now."""
-    host.failed = 0
-    host.failed_at = now
-    host.unanswered = []
-    host.verdicts.pop("connect", None)
-
-
-def _lifted(host: ModelHost) -> bool:
-    """A host was reached; whether that had been in doubt."""
-    host.failed = 0
-    return host.verdicts.pop("connect", None) is not None
-
-
-def _at(now: float, said: Verdict) -> Verdict | None:
-    """What is left of a source's word by now."""
-    left: Verdict | None = said
-    while left is not None and left.expires is not None and left.expires <= now:
-        left = left.then
-    return left
 
 
 def _client(number: int, request: Request, since: float, host: str = "") -> ClientState:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from twisted.internet.task import Clock
@@ -13,57 +13,15 @@ from distbal.outcomes import Outcome
 from distbal.requests import Lease, Request, Ticket
 from tests.farms import scheduler, spec
 from tests.support import LoggedErrors
+from tests.takers import Client, ask, due, source
 
 #: more than Python lets calls be deep
 MANY = 5000
 
 
-class Client:
-    """A taker that notes what it hears.
-
-    :param when_granted: what it does then, if anything.
-    """
-
-    def __init__(self, when_granted: Callable[[Lease], object] | None = None) -> None:
-        self.lease: Lease | None = None
-        self.refusals: list[str] = []
-        self._when_granted = when_granted
-
-    def granted(self, lease: Lease) -> None:
-        assert self.lease is None, "told twice"
-        self.lease = lease
-        if self._when_granted is not None:
-            self._when_granted(lease)
-
-    def refused(self, ticket: Ticket, reason: str) -> None:
-        self.refusals.append(reason)
-
-    def lost(self, lease: Lease, reason: str) -> None:
-        raise AssertionError(reason)
-
-    @property
-    def host(self) -> str:
-        """What it was given; "" for nothing."""
-        return "" if self.lease is None else self.lease.host_name
-
-
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-def source(clock: Clock, *hosts: str, wait: float | None = None) -> LocalLeases:
-    """A source that lends one slot of each host."""
-    return LocalLeases(scheduler(*(spec(name, 1, rank) for rank, name in enumerate(hosts)), wait=wait), clock)
-
-
-def ask(leases: LocalLeases, client: Client, key: str = "10.0.0.1") -> Ticket:
-    return leases.ask(Request(key, 4711, key), client)
-
-
-def due(clock: Clock) -> list[float]:
-    """When timers of ours go off, in seconds from now."""
-    return [call.getTime() - clock.seconds() for call in clock.getDelayedCalls()]
 
 
 # -- who is told
@@ -147,6 +105,82 @@ def test_the_snapshot_is_of_now(clock: Clock) -> None:
     snapshot = leases.snapshot()
     assert snapshot.at == 7
     assert [(client.host, client.since) for client in snapshot.leases] == [("fast", 7)]
+
+
+# -- what monitors tell and ask
+
+
+def test_who_needs_one_host_is_told_before_the_others(clock: Clock) -> None:
+    leases, first, second, monitor = source(clock, "fast"), Client(), Client(), Client()
+    ask(leases, first)
+    ask(leases, second)
+    leases.ask(Request("127.0.0.1", 0, "127.0.0.1", only="fast"), monitor)
+    assert first.lease is not None
+    leases.release(first.lease, Outcome.CLOSED)
+    assert (monitor.host, second.host) == ("fast", "")
+    with pytest.raises(KeyError):
+        leases.ask(Request("127.0.0.1", 0, "127.0.0.1", only="nobody"), monitor)
+
+
+def test_waiters_are_told_when_a_source_is_forgotten(clock: Clock) -> None:
+    leases, client = source(clock, "fast"), Client()
+    leases.report("fast", "tcp", up=False, ttl=30)
+    ask(leases, client)
+    leases.forget("fast", "ssh")
+    assert client.host == ""
+    leases.forget("fast", "tcp")
+    assert client.host == "fast"
+    clock.advance(30.1)
+    assert due(clock) == []
+
+
+def test_a_source_may_be_forgotten_that_spoke_of_a_host_that_is_gone(clock: Clock) -> None:
+    leases = source(clock, "fast", "slow")
+    running = Client()
+    ask(leases, running)
+    leases.report("fast", "tcp", up=False)
+    leases.configure(Farm((spec("slow"),)))
+    for name in ("fast", "nobody"):
+        leases.forget(name, "tcp")
+
+
+def test_a_forgotten_verdict_that_was_to_expire_moves_the_timer(clock: Clock) -> None:
+    leases = source(clock, "fast")
+    leases.report("fast", "tcp", up=False, ttl=30)
+    leases.report("fast", "ssh", up=False, ttl=50)
+    leases.forget("fast", "tcp")
+    clock.advance(30.1)
+    assert due(clock) == [pytest.approx(19.9, abs=0.01)], "a timer that is early harms nobody"
+    leases.forget("fast", "ssh")
+    clock.advance(20)
+    assert due(clock) == []
+
+
+def test_what_holds_was_heard(clock: Clock) -> None:
+    leases = source(clock, "fast")
+    assert not leases.heard("fast", "tcp")
+    assert not leases.heard("nobody", "tcp")
+    leases.report("fast", "tcp", up=True, ttl=30)
+    assert leases.heard("fast", "tcp")
+    assert not leases.heard("fast", "ssh")
+    clock.advance(30.1)
+    assert not leases.heard("fast", "tcp"), "it has expired"
+    leases.report("fast", "tcp", up=False)
+    leases.forget("fast", "tcp")
+    assert not leases.heard("fast", "tcp")
+
+
+def test_waiters_are_told_when_a_host_says_that_it_has_more_slots(clock: Clock) -> None:
+    leases = LocalLeases(scheduler(replace(spec("fast"), auto=True), spec("slow", 1, 1)), clock)
+    clients = [Client() for _ in range(4)]
+    for client in clients:
+        ask(leases, client)
+    assert leases.propose_slots("fast", 3)
+    assert [client.host for client in clients] == ["fast", "slow", "fast", "fast"]
+    assert not leases.propose_slots("fast", 3), "no news"
+    assert not leases.propose_slots("slow", 3), "the file has a number"
+    with pytest.raises(KeyError):
+        leases.propose_slots("nobody", 3)
 
 
 # -- the timer

@@ -30,14 +30,15 @@ import distbal.scheduler
 assert distbal.scheduler.__file__.startswith(copy), distbal.scheduler.__file__
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+import pytest
 from tests.test_scheduler_machine import SchedulerMachine
 few = settings(
-    max_examples=200, stateful_step_count=50, deadline=None, database=None, derandomize=True, print_blob=False,
+    max_examples=500, stateful_step_count=50, deadline=None, database=None, derandomize=True, print_blob=False,
     report_multiple_bugs=False, phases=[Phase.generate],
 )
 try:
     run_state_machine_as_test(SchedulerMachine, settings=few)
-except (AssertionError, KeyError) as caught:
+except (AssertionError, KeyError, pytest.fail.Exception) as caught:
     print(f"{{type(caught).__name__}}: {{caught}}")
     sys.exit({CAUGHT})
 """
@@ -214,7 +215,7 @@ MUTANTS = (
     Mutant(
         "a job that is tried again goes to the end of the queue",
         "scheduler.py",
-        "return self._queue if ticket.request.since is None else self._again",
+        "return self._queue if request.since is None else self._again",
         "return self._queue",
     ),
     Mutant(
@@ -226,8 +227,8 @@ MUTANTS = (
     Mutant(
         "when the discipline changes, jobs that are tried again are queued twice",
         "scheduler.py",
-        "                if ticket.request.since is None:\n                    self._queue.add(ticket)\n",
-        "                self._queue.add(ticket)\n",
+        "if ticket.request.since is None and not ticket.request.only:",
+        "if not ticket.request.only:",
     ),
     Mutant(
         "one client alone makes a host suspect",
@@ -289,6 +290,108 @@ MUTANTS = (
         "scheduler.py",
         "if known.spec.address != spec.address:",
         "if True:",
+    ),
+    # -- those for whom one host alone will do
+    Mutant(
+        "who needs one host waits behind those to whom any will do",
+        "scheduler.py",
+        "ticket = ticket or (self._again.take(host) if self._again else None) or self._queue.take(host)",
+        "ticket = (self._again.take(host) if self._again else None) or self._queue.take(host) or ticket",
+    ),
+    Mutant(
+        "who needs one host waits behind jobs that are tried again",
+        "scheduler.py",
+        "        ticket = self._only.take(host) if self._only else None\n"
+        "        ticket = ticket or (self._again.take(host) if self._again else None) or",
+        "        ticket = self._again.take(host) if self._again else None\n"
+        "        ticket = ticket or (self._only.take(host) if self._only else None) or",
+    ),
+    Mutant(
+        "who needs one host is lent a slot more than it has",
+        "scheduler.py",
+        "host = wanted if wanted.available else None",
+        "host = wanted if wanted.up else None",
+    ),
+    Mutant(
+        "who needs one host is given any",
+        "scheduler.py",
+        "        if request.only:\n            return self._only\n",
+        "",
+    ),
+    Mutant(
+        "of those who need one host the last one is first",
+        "queues.py",
+        "        ticket = next(iter(line.values()))\n",
+        "        ticket = next(reversed(line.values()))\n",
+    ),
+    Mutant(
+        "when the discipline changes, those who need one host are queued twice",
+        "scheduler.py",
+        "if ticket.request.since is None and not ticket.request.only:",
+        "if ticket.request.since is None:",
+    ),
+    Mutant(
+        "a host that has left is waited for",
+        "scheduler.py",
+        "wanted = self._in_file(request.only) if request.only else None",
+        "wanted = self._hosts[request.only] if request.only else None",
+    ),
+    Mutant(
+        "a request for a host that is not there is counted",
+        "scheduler.py",
+        "        wanted = self._in_file(request.only) if request.only else None\n",
+        '        self._counts["asked"] += 1\n'
+        "        wanted = self._in_file(request.only) if request.only else None\n"
+        '        self._counts["asked"] -= 1\n',
+    ),
+    Mutant(
+        "who was refused is still in the queue",
+        "scheduler.py",
+        "            self._line(ticket).remove(ticket)\n            self._patience.discard(ticket)\n",
+        "            self._patience.discard(ticket)\n",
+    ),
+    # -- sources that have no opinion any more, and hosts that say how many slots they have
+    Mutant(
+        "what was forgotten frees nobody",
+        "scheduler.py",
+        "        return self._changed([host], now) if changed else []\n\n    def propose_slots",
+        "        return []\n\n    def propose_slots",
+    ),
+    Mutant(
+        "all sources are forgotten with one",
+        "scheduler.py",
+        "changed = host.health.forget(source)",
+        "changed = any([host.health.forget(each.source) for each in host.health.verdicts])",
+    ),
+    Mutant(
+        "a host overrules the file about its slots",
+        "scheduler.py",
+        "if not host.spec.auto or slots == host.spec.slots:",
+        "if slots == host.spec.slots:",
+    ),
+    Mutant(
+        "slots that a host says it has serve nobody who waits",
+        "scheduler.py",
+        "        host.spec = replace(host.spec, slots=slots)\n        return self._changed([host], now)",
+        "        host.spec = replace(host.spec, slots=slots)\n        self._changed([host], now)\n        return []",
+    ),
+    Mutant(
+        "a reload forgets the slots that a host said it has",
+        "scheduler.py",
+        "if spec.auto and known.spec.auto:",
+        "if False:",
+    ),
+    Mutant(
+        "slots that a host said it has stay when the file has a number",
+        "scheduler.py",
+        "if spec.auto and known.spec.auto:",
+        "if known.spec.auto:",
+    ),
+    Mutant(
+        "a number that the file had stays when it is left to the host",
+        "scheduler.py",
+        "if spec.auto and known.spec.auto:",
+        "if spec.auto:",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""Which waiter: turns, places, departures, pools and excludes in both disciplines."""
+"""Which waiter: turns, places, departures, pools and excludes in both disciplines; and those who need one host."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from distbal.hosts import Host, HostSpec
-from distbal.queues import DISCIPLINES, FairQueue, WaitQueue
+from distbal.queues import DISCIPLINES, FairQueue, FifoQueue, OneHostQueue, WaitQueue
 from distbal.requests import Request, Ticket
 
 
@@ -18,14 +18,14 @@ def host(*pools: str, name: str = "snookles") -> Host:
 class Office:
     """A queue, and tickets called ``a1`` (client a's first), ``b1`` ... by who they are."""
 
-    def __init__(self, order: str) -> None:
-        self.queue: WaitQueue = DISCIPLINES[order]()
+    def __init__(self, queue: WaitQueue) -> None:
+        self.queue = queue
         self.tickets: dict[str, Ticket] = {}
         self.ids = itertools.count(1)
 
-    def come(self, *names: str, pool: str = "default", exclude: tuple[str, ...] = ()) -> None:
+    def come(self, *names: str, pool: str = "default", exclude: tuple[str, ...] = (), only: str = "") -> None:
         for name in names:
-            request = Request(name[0], 0, name[0], pool, exclude)
+            request = Request(name[0], 0, name[0], pool, exclude, only=only)
             self.tickets[name] = Ticket(next(self.ids), request, name, 0.0)
             self.queue.add(self.tickets[name])
 
@@ -45,17 +45,17 @@ class Office:
 
 @pytest.fixture
 def fair() -> Office:
-    return Office("fair")
+    return Office(DISCIPLINES["fair"]())
 
 
 @pytest.fixture
 def fifo() -> Office:
-    return Office("fifo")
+    return Office(DISCIPLINES["fifo"]())
 
 
 @pytest.fixture(params=sorted(DISCIPLINES))
 def office(request: pytest.FixtureRequest) -> Office:
-    return Office(request.param)
+    return Office(DISCIPLINES[request.param]())
 
 
 # -- both
@@ -219,3 +219,55 @@ def test_fair_forgets_clients_that_are_gone(fair: Office) -> None:
     assert isinstance(queue, FairQueue)
     assert not queue._clients
     assert not queue._turns
+
+
+# -- those who need one host
+
+
+@pytest.fixture
+def picky() -> Office:
+    return Office(OneHostQueue())
+
+
+def test_one_host_whoever_needs_it_longest_is_first(picky: Office) -> None:
+    picky.come("a1", "b1", "a2", only="snookles")
+    assert picky.serve() == "a1 b1 a2"
+    assert picky.serve() == ""
+
+
+def test_one_host_serves_nobody_who_needs_another(picky: Office) -> None:
+    picky.come("a1", "a2", only="newbb")
+    picky.come("b1", only="snookles")
+    assert picky.serve() == "b1"
+    assert picky.serve(by=host("arm", name="newbb")) == "a1 a2"
+    assert picky.serve(by=host(name="third")) == ""
+
+
+def test_one_host_its_pools_and_the_hosts_left_out_do_not_matter(picky: Office) -> None:
+    picky.come("a1", pool="arm", exclude=("snookles",), only="snookles")
+    assert picky.serve() == "a1"
+
+
+def test_one_host_who_leaves_is_forgotten(picky: Office) -> None:
+    picky.come("a1", "b1", "a2", only="snookles")
+    picky.come("c1", only="newbb")
+    picky.go("a1", "c1")
+    for name in ("a1", "c1"):
+        with pytest.raises(KeyError):
+            picky.go(name)
+    assert picky.serve() == "b1 a2"
+    with pytest.raises(KeyError):
+        picky.go("b1")
+
+
+@pytest.mark.parametrize("queue", [OneHostQueue(), FifoQueue()], ids=["one-host", "fifo"])
+def test_a_queue_is_true_as_long_as_anybody_waits(queue: OneHostQueue | FifoQueue) -> None:
+    office = Office(queue)
+    assert not queue
+    office.come("a1", "a2", "b1", only="snookles")
+    assert queue
+    office.go("a2")
+    assert office.serve(1) == "a1"
+    assert queue
+    assert office.serve() == "b1"
+    assert not queue, "no host that was once asked for is kept"

@@ -32,6 +32,8 @@ POOLS = ("default", "arm")
 CLIENTS = ("10.0.0.1", "10.0.0.2", "10.0.0.3")
 #: where a host may be
 ADDRESSES = (("10.0.1.1", 3632), ("10.0.1.2", 3632))
+#: a host that says itself how many slots it has, and how many that is until it does
+AUTO, UNSAID = 0, 4
 #: as if an earlier process had given out some
 FIRST_ID = 42
 #: attempts that the history remembers: few, so that some are forgotten
@@ -56,20 +58,28 @@ traffics = st.sampled_from(
 )
 #: what happens to a host in a breakdown
 SCRIPT = ("fails all", "fails one", "pauses", "pauses", "is reached", "answers", "another build", "another order", "moves")
+#: rare turns of events, each of which has its own rule: an old job that is answered during a trial; a host that moves after it
+#: had failed more than once, and fails again; one that failed many clients while others come that could go elsewhere
+STORIES = (
+    ["fails one", "pauses", "answers"],
+    ["fails one", "pauses", "fails all", "pauses", "moves", "another build", "fails one", "pauses"],
+    ["fails all", "another build", "fails all", "another build"],
+)
 #: where a job that could not be connected is tried again, if it is
 retries = st.sampled_from(["never", "anywhere", "anywhere", "elsewhere"])
 
 
 @st.composite
 def host_lists(draw: st.DrawFn) -> tuple[HostSpec, ...]:
-    """One to five hosts, fastest first, some of them sharing a rank, some of them in two pools."""
+    """One to five hosts, fastest first: some share a rank, some are in two pools, some say themselves what slots they have."""
     rank = 0
     hosts = []
     for name in draw(st.lists(names, min_size=1, max_size=len(NAMES), unique=True)):
         rank += draw(st.integers(0, 1))
         pools = draw(st.sampled_from([("default",), ("default",), ("arm",), ("default", "arm"), ("arm", "default")]))
         address = draw(st.sampled_from([ADDRESSES[0], *ADDRESSES]))
-        hosts.append(HostSpec(name, draw(st.integers(1, 4)), rank, address=address, pools=pools))
+        slots = draw(st.sampled_from([1, 2, 3, 4, AUTO]))
+        hosts.append(HostSpec(name, slots or UNSAID, rank, address=address, pools=pools, auto=slots == AUTO))
     return tuple(hosts)
 
 
@@ -102,6 +112,36 @@ class SchedulerMachine(RuleBasedStateMachine):
     def ask(self, callers: list[str], pool: str, exclude: tuple[str, ...], job: int) -> None:
         for port, client in enumerate(callers):
             self.come(Request(client, port, client, pool, exclude, self.jobs[-job % len(self.jobs)]))
+
+    @rule(
+        callers=clients,
+        pool=st.sampled_from(POOLS),
+        name=names,
+        again=st.booleans(),
+        ends=st.booleans(),
+        how=st.sampled_from(["waits", "drains", "leaves", "speaks", "another order"]),
+    )
+    def ask_for_one(self, callers: list[str], pool: str, name: str, how: str, *, again: bool, ends: bool) -> None:
+        """One host alone will do for some, whatever its pools; others wait before them; and then something happens to it."""
+        if name in self.in_file():
+            self.ask(callers, pool, (), 0)
+        for port, client in enumerate(callers[:2]):
+            since = self.now - 1.0 if again else None
+            # what else such a request says of hosts does not matter
+            self.come(Request(client, port, client, pool, (name,) if again else (), since=since, only=name))
+        farm = self.scheduler.farm
+        if how == "drains":
+            self.decide(name, AdminState.DRAIN)
+            self.decide(name, AdminState.READY)
+        elif how == "leaves":
+            self.edit_a_host(name, None)
+            self.configure(farm)
+        elif how == "speaks":
+            self.propose(name, 6)
+        elif how == "another order":
+            self.change_order()
+        if ends:
+            self.on_its_first_lease(name, lambda number: self.end(number, Outcome.ANSWERED, None, "never"))
 
     @rule(which=st.integers(0, 30), number=st.integers(1, 3))
     def withdraw(self, which: int, number: int) -> None:
@@ -143,7 +183,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         which=st.integers(0, 30),
         outcome=st.sampled_from([Outcome.REFUSED, Outcome.TIMED_OUT, Outcome.NO_ANSWER, Outcome.NO_ANSWER]),
         retry=retries,
-        script=st.lists(st.sampled_from(SCRIPT), min_size=3),
+        script=st.sampled_from(STORIES) | st.lists(st.sampled_from(SCRIPT), min_size=3),
     )
     def breakdown(self, callers: list[str], pool: str, which: int, outcome: Outcome, retry: str, script: list[str]) -> None:
         """While clients wait a host fails its jobs, and when it has paused those on trial; or it is found to be well again."""
@@ -157,8 +197,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             if word == "another build":
                 self.begin_anew(callers, pool, 1)
             elif word == "another order":
-                farm = self.scheduler.farm
-                self.configure(replace(farm, order="fifo" if farm.order == "fair" else "fair"))
+                self.change_order()
             elif word == "moves":
                 self.move(name)
             elif word == "pauses" and verdict is not None and verdict.expires is not None:
@@ -190,11 +229,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         name=names,
         source=st.sampled_from(["update", "tcp"]),
         says=st.sampled_from(
-            [(True, None), (False, None), (False, 500), *((True, part) for part in (0, 1, 375, 500, 875, 1000))]
+            [None, (True, None), (False, None), (False, 500), *((True, part) for part in (0, 1, 375, 500, 875, 1000))]
         ),
         lasts=st.sampled_from([None, 0.0, 1.0, 2.0, 4.0, 4.0]),
     )
-    def report(self, name: str, source: str, says: tuple[bool, int | None], lasts: float | None) -> None:
+    def report(self, name: str, source: str, says: tuple[bool, int | None] | None, lasts: float | None) -> None:
+        """A source says something, or (None) that it has nothing to say any more."""
+        if says is None:
+            self.forget(name, source)
+            return
         up, weight = says
         verdict = Verdict(source, up, self.now, weight, "", None if lasts is None else self.now + lasts)
         if name in self.in_file():
@@ -208,13 +251,37 @@ class SchedulerMachine(RuleBasedStateMachine):
             with pytest.raises(KeyError):
                 self.scheduler.verdict(name, source)
 
-    @rule(callers=clients, pool=st.sampled_from(POOLS), timer=st.sampled_from(["in time", "late"]))
-    def outage(self, callers: list[str], pool: str, timer: str) -> None:
-        """A monitor finds every host down, clients come all the same, and then the monitor falls silent."""
+    def forget(self, name: str, source: str) -> None:
+        if name in self.in_file():
+            grants = self.scheduler.forget(name, source, self.now)
+            self.model.forgotten(name, source, grants, self.now)
+            self.take(grants)
+            assert self.scheduler.verdict(name, source) is None
+        else:
+            with pytest.raises(KeyError):
+                self.scheduler.forget(name, source, self.now)
+
+    @rule(name=names, slots=st.integers(1, 6))
+    def propose(self, name: str, slots: int) -> None:
+        if name in self.in_file():
+            grants = self.scheduler.propose_slots(name, slots, self.now)
+            self.model.proposed(name, slots, grants, self.now)
+            self.take(grants)
+        else:
+            with pytest.raises(KeyError):
+                self.scheduler.propose_slots(name, slots, self.now)
+
+    @rule(callers=clients, pool=st.sampled_from(POOLS), then=st.sampled_from(["in time", "late", "forgotten"]))
+    def outage(self, callers: list[str], pool: str, then: str) -> None:
+        """A monitor finds every host down, clients come all the same, and the monitor falls silent, or leaves the file."""
         for name in sorted(self.in_file()):
             self.report(name, "tcp", (False, None), 2.0)
         self.ask(callers, pool, (), 0)
-        self.pass_time(2.0, timer)
+        if then != "forgotten":
+            self.pass_time(2.0, then)
+            return
+        for name in sorted(self.in_file()):
+            self.forget(name, "tcp")
 
     @rule(name=names, state=st.sampled_from([AdminState.READY, AdminState.READY, *AdminState]))
     def decide(self, name: str, state: AdminState) -> None:
@@ -252,16 +319,19 @@ class SchedulerMachine(RuleBasedStateMachine):
     def reload(self, hosts: tuple[HostSpec, ...] | None, policy: str, order: str, wait: float | None) -> None:
         self.configure(Farm(self.scheduler.farm.hosts if hosts is None else hosts, policy, order, wait))
 
-    @rule(name=names, slots=st.integers(0, 4))
-    def edit_a_host(self, name: str, slots: int) -> None:
-        """Take it out (no slots), give it other slots, or put it in as the slowest."""
+    @rule(name=names, slots=st.sampled_from([None, AUTO, 1, 2, 3, 4]))
+    def edit_a_host(self, name: str, slots: int | None) -> None:
+        """Take it out (None), give it other slots or leave these to it, or put it in as the slowest."""
         farm = self.scheduler.farm
-        if slots and name in self.in_file():
-            hosts = tuple(replace(spec, slots=slots) if spec.name == name else spec for spec in farm.hosts)
-        elif slots:
-            hosts = (*farm.hosts, HostSpec(name, slots, len(NAMES), address=ADDRESSES[0], pools=POOLS))
-        else:
+        if slots is None:
             hosts = tuple(spec for spec in farm.hosts if spec.name != name)
+        elif name in self.in_file():
+            known = next(spec for spec in farm.hosts if spec.name == name)
+            edited = replace(known, slots=slots or UNSAID, auto=slots == AUTO)
+            hosts = tuple(edited if spec is known else spec for spec in farm.hosts)
+        else:
+            last = HostSpec(name, slots or UNSAID, len(NAMES), address=ADDRESSES[0], pools=POOLS, auto=slots == AUTO)
+            hosts = (*farm.hosts, last)
         self.configure(replace(farm, hosts=hosts))
 
     @rule(name=names)
@@ -272,6 +342,10 @@ class SchedulerMachine(RuleBasedStateMachine):
             replace(spec, address=ADDRESSES[spec.address == ADDRESSES[0]]) if spec.name == name else spec for spec in farm.hosts
         )
         self.configure(replace(farm, hosts=tuple(hosts)))
+
+    def change_order(self) -> None:
+        farm = self.scheduler.farm
+        self.configure(replace(farm, order="fifo" if farm.order == "fair" else "fair"))
 
     def configure(self, farm: Farm) -> None:
         grants = self.scheduler.configure(farm, self.now)
@@ -286,6 +360,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.model.check(self.scheduler.snapshot(self.now), self.now)
         assert self.scheduler.waiting == len(self.waiters)
         assert self.scheduler.lent == len(self.leases)
+
+    @invariant()
+    def its_hosts_can_be_looked_at(self) -> None:
+        assert self.scheduler.hosts.keys() == self.model.hosts.keys()
+        for name, host in self.scheduler.hosts.items():
+            if not host.removed:
+                assert self.scheduler.host(name) is host
+            else:
+                with pytest.raises(KeyError):
+                    self.scheduler.host(name)
 
     @invariant()
     def due_is_not_late(self) -> None:
@@ -312,6 +396,10 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def come(self, request: Request) -> None:
         holder = object()
+        if request.only and request.only not in self.in_file():
+            with pytest.raises(KeyError):
+                self.scheduler.ask(request, holder, self.now)
+            return
         ticket = self.scheduler.ask(request, holder, self.now)
         assert ticket.holder is holder
         self.model.asked(ticket, request, self.now)
