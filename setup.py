@@ -127,6 +127,12 @@ setup(
         "pydantic>=2.0",  # the settings' types and their JSON Schema from one source
     ],
     extras_require={
+        "ssh": [
+            "twisted[conch]",  # the kind of monitor that asks by SSH
+        ],
+        "all": [
+            "distbal[ssh]",  # everything that not everyone needs
+        ],
         "dev": [
             "coverage>=7.10",  # the first that counts subprocesses by itself
             "hypothesis",
@@ -137,6 +143,7 @@ setup(
             "pytest-twisted>=1.14.3",
             "ruff",
             "setuptools>=77",  # the packaging tests build without fetching it again
+            "twisted[conch]",  # for the tests of ssh monitors
             "twisted[tls]",  # for the tests of ssl: endpoints
             "types-PyYAML",
             "types-jsonschema",

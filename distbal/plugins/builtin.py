@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from distbal.monitors.ssh import SshKind
 from distbal.monitors.tcp import TcpKind
 
+ssh = SshKind()
 tcp = TcpKind()

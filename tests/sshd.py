@@ -1,0 +1,168 @@
+"""Real SSH servers (Debian's sshd) on loopback ports, with keys of their own, that let the user in who runs the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distbal.monitors.ssh import SshOptions
+from tests.services import until
+from tests.support import free_port, stop
+
+# where Debian has it, and where the PATH of ordinary users does not lead
+os.environ["PATH"] += os.pathsep + "/usr/sbin"
+
+USER = pwd.getpwuid(os.getuid()).pw_name
+KINDS = ("ed25519", "ecdsa", "rsa")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys for servers and users, made once for all tests of a module: ``host_ed25519``, ``user_rsa`` ..."""
+
+    directory: Path
+
+    def private(self, name: str) -> Path:
+        return self.directory / name
+
+    def public(self, name: str) -> str:
+        return (self.directory / f"{name}.pub").read_text().strip()
+
+
+def make_keys(directory: Path) -> Keys:
+    for kind in KINDS:
+        for whose in ("host", "user"):
+            size = ["-b", "2048"] if kind == "rsa" else []
+            keygen("-q", "-t", kind, *size, "-N", "", "-C", whose, "-f", str(directory / f"{whose}_{kind}"))
+    return Keys(directory)
+
+
+def keygen(*words: str) -> str:
+    return subprocess.run(["ssh-keygen", *words], check=True, capture_output=True, text=True).stdout
+
+
+@dataclass
+class Sshd:
+    """A server.
+
+    :ivar settings: lines of its sshd_config, before the others: the first of each keyword counts.
+    """
+
+    directory: Path
+    keys: Keys
+    settings: list[str] = field(default_factory=list)
+    host_kinds: tuple[str, ...] = KINDS
+    user_keys: tuple[str, ...] = tuple(f"user_{kind}" for kind in KINDS)
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.directory / "known_hosts"
+
+    @property
+    def log(self) -> str:
+        path = self.directory / "sshd.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    @property
+    def logins(self) -> int:
+        return self.log.count("Accepted publickey")
+
+    def know(self, *kinds: str, name: str = "") -> None:
+        """Write known_hosts: with the host's keys of these kinds."""
+        lines = [f"{name or f'[127.0.0.1]:{self.port}'} {self.keys.public(f'host_{kind}')}\n" for kind in kinds]
+        self.known_hosts.write_text("".join(lines))
+
+    def options(self, **more: Any) -> SshOptions:
+        """What leads here."""
+        mine: dict[str, Any] = {
+            "user": USER,
+            "port": self.port,
+            "key": str(self.keys.private("user_ed25519")),
+            "known_hosts": str(self.known_hosts),
+        }
+        return SshOptions(**mine | more)
+
+    async def start(self) -> None:
+        """Begin to listen."""
+        begun = self.log.count("Server listening")
+        self._spawn()
+        await until(lambda: self.log.count("Server listening") > begun or self.exited, "a listening sshd")
+        assert not self.exited, self.log
+
+    def _spawn(self) -> None:
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where it locks itself in; Debian makes it at boot
+        authorized = self.directory / "authorized_keys"
+        authorized.write_text("".join(self.keys.public(name) + "\n" for name in self.user_keys))
+        config = self.directory / "sshd_config"
+        lines = [
+            *self.settings,
+            f"ListenAddress 127.0.0.1:{self.port}",
+            *(f"HostKey {self.keys.private(f'host_{kind}')}" for kind in self.host_kinds),
+            f"AuthorizedKeysFile {authorized}",
+            *("StrictModes no", "UsePAM no", "PasswordAuthentication no", "KbdInteractiveAuthentication no"),
+            *("PermitRootLogin yes", "PidFile none", "LogLevel VERBOSE", "UseDNS no"),
+        ]
+        config.write_text("\n".join(lines) + "\n")
+        sshd = shutil.which("sshd")
+        assert sshd is not None
+        command = [sshd, "-D", "-f", str(config), "-E", str(self.directory / "sshd.log")]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+    @property
+    def exited(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
+    def sessions(self) -> list[int]:
+        """The processes that serve connections, each parent before its children."""
+        assert self.process is not None
+        found = [self.process.pid]
+        for pid in found:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        return found[1:]
+
+    def signal(self, number: signal.Signals, *, all_of_it: bool = True) -> None:
+        """Send a signal to what serves connections, and to the listener too."""
+        assert self.process is not None
+        for pid in [*([self.process.pid] if all_of_it else []), *self.sessions()]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def stop(self) -> None:
+        """End it, with all its connections."""
+        if self.process is not None:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGKILL, all_of_it=False)
+            stop(self.process)
+            self.process = None
+
+
+@contextlib.contextmanager
+def agent(directory: Path, *keys: Path) -> Iterator[Path]:
+    """An agent that holds these keys; its socket."""
+    socket = directory / "agent"
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        for attempt in range(1000):
+            if socket.exists():
+                break
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.01)
+            assert process.poll() is None, attempt
+        env = os.environ | {"SSH_AUTH_SOCK": str(socket)}
+        for key in keys:
+            subprocess.run(["ssh-add", "-q", str(key)], check=True, env=env)
+        yield socket
+    finally:
+        stop(process)
