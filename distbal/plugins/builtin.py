@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from distbal.monitors.snmp import SnmpKind
 from distbal.monitors.ssh import SshKind
 from distbal.monitors.tcp import TcpKind
 
+snmp = SnmpKind()
 ssh = SshKind()
 tcp = TcpKind()
