@@ -88,6 +88,17 @@ class BdistWheel(bdist_wheel):
         return python, abi, platform
 
 
+#: what not everybody needs, by what it is needed for
+EXTRAS = {
+    "ssh": [
+        "twisted[conch]",  # the kind of monitor that asks by SSH
+    ],
+    "snmp": [
+        "pysnmp>=7.1",  # speaks the protocol, its version 3 included; the first with today's names for all that is used
+        "cryptography>=41",  # what pysnmp encrypts with, without saying so
+    ],
+}
+
 OPTIONS: dict[str, Any] = {"cmdclass": {"build_scripts": BuildScripts, "bdist_wheel": BdistWheel}}
 if WRAP_SOURCES:
     OPTIONS["scripts"] = WRAP_SOURCES
@@ -127,13 +138,10 @@ setup(
         "pydantic>=2.0",  # the settings' types and their JSON Schema from one source
     ],
     extras_require={
-        "ssh": [
-            "twisted[conch]",  # the kind of monitor that asks by SSH
-        ],
-        "all": [
-            "distbal[ssh]",  # everything that not everyone needs
-        ],
+        **EXTRAS,
+        "all": sorted({library for libraries in EXTRAS.values() for library in libraries}),
         "dev": [
+            *EXTRAS["snmp"],
             "coverage>=7.10",  # the first that counts subprocesses by itself
             "hypothesis",
             "jsonschema",
