@@ -8,15 +8,33 @@ import pwd
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distbal.monitors.ssh import SshOptions
-from tests.services import until
-from tests.support import free_port, stop
+import pytest
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.error import ConnectingCancelledError
 
+from distbal.errors import MonitorTrouble
+from distbal.hosts import Farm
+from distbal.interfaces import Reading, Target
+from distbal.leases import LocalLeases
+from distbal.lookup import Lookup, SystemResolver
+from distbal.monitors.kit import Surroundings
+from distbal.monitors.slots import Slots
+from distbal.monitors.ssh import SshKind, SshMonitor, SshOptions
+from distbal.scheduler import Scheduler
+from tests.farms import spec
+from tests.services import until
+from tests.support import free_port, need, stop
+
+NAME = "alpha:3632"
+#: how a check ends that was cancelled
+GIVEN_UP = (CancelledError, ConnectingCancelledError)
 # where Debian has it, and where the PATH of ordinary users does not lead
 os.environ["PATH"] += os.pathsep + "/usr/sbin"
 
@@ -37,7 +55,10 @@ class Keys:
         return (self.directory / f"{name}.pub").read_text().strip()
 
 
-def make_keys(directory: Path) -> Keys:
+def make_keys(factory: pytest.TempPathFactory) -> Keys:
+    """Made once for a module; skips where the programs are missing."""
+    need("sshd", "ssh-keygen", "ssh-agent")
+    directory = factory.mktemp("keys")
     for kind in KINDS:
         for whose in ("host", "user"):
             size = ["-b", "2048"] if kind == "rsa" else []
@@ -54,6 +75,7 @@ class Sshd:
     """A server.
 
     :ivar settings: lines of its sshd_config, before the others: the first of each keyword counts.
+    :ivar restrictions: what stands before each user's key in authorized_keys.
     """
 
     directory: Path
@@ -62,6 +84,7 @@ class Sshd:
     host_kinds: tuple[str, ...] = KINDS
     user_keys: tuple[str, ...] = tuple(f"user_{kind}" for kind in KINDS)
     port: int = field(default_factory=free_port)
+    restrictions: str = ""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -103,7 +126,7 @@ class Sshd:
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where it locks itself in; Debian makes it at boot
         authorized = self.directory / "authorized_keys"
-        authorized.write_text("".join(self.keys.public(name) + "\n" for name in self.user_keys))
+        authorized.write_text("".join(f"{self.restrictions}{self.keys.public(name)}\n" for name in self.user_keys))
         config = self.directory / "sshd_config"
         lines = [
             *self.settings,
@@ -166,3 +189,68 @@ def agent(directory: Path, *keys: Path) -> Iterator[Path]:
         yield socket
     finally:
         stop(process)
+
+
+def target(host: str = "127.0.0.1") -> Target:
+    return Target(NAME, host, 3632)
+
+
+def surroundings() -> Surroundings:
+    leases = LocalLeases(Scheduler(Farm((spec(NAME, 4),))), reactor)
+    return Surroundings(reactor, Lookup(reactor, SystemResolver(reactor)), Slots(leases))
+
+
+@asynccontextmanager
+async def asking(options: SshOptions, host: str = "127.0.0.1") -> AsyncIterator[SshMonitor]:
+    monitor = SshKind().monitor(target(host), options, surroundings())
+    try:
+        yield monitor
+    finally:
+        await until_done(monitor.stop())
+
+
+async def until_done(stopped: Deferred[None] | None) -> None:
+    if stopped is not None:
+        await stopped
+
+
+async def trouble(monitor: SshMonitor) -> str:
+    """What the monitor says when it cannot do its work, in one line that is not cut."""
+    with pytest.raises(MonitorTrouble) as caught:
+        await monitor.check()
+    words = str(caught.value)
+    assert words.isprintable()
+    return words
+
+
+async def trouble_with(options: SshOptions, host: str = "127.0.0.1") -> str:
+    async with asking(options, host) as monitor:
+        return await trouble(monitor)
+
+
+def running(monitor: SshMonitor) -> Deferred[Reading]:
+    return ensureDeferred(monitor.check())
+
+
+def options_without_server(directory: Path, port: int, with_key: Any = None) -> SshOptions:
+    """What leads to something that need not be an SSH server, with a key that is good."""
+    from twisted.conch.ssh.keys import Key
+
+    ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
+    key = directory / "key"
+    private = Key(with_key or ed25519.Ed25519PrivateKey.generate())  # type: ignore[no-untyped-call]
+    key.touch(0o600)
+    key.write_bytes(private.toString("openssh"))
+    (directory / "known_hosts").write_text("")
+    return SshOptions(port=port, key=str(key), known_hosts=str(directory / "known_hosts"))
+
+
+@contextlib.contextmanager
+def server(directory: Path, keys: Keys) -> Iterator[Sshd]:
+    """A server that is stopped at the end. It is not started yet; its ed25519 key is known."""
+    one = Sshd(directory, keys)
+    one.know("ed25519")
+    try:
+        yield one
+    finally:
+        one.stop()

@@ -25,8 +25,8 @@ from distbal.monitors.weigher import Weigher, WeightBy, weight_by_setting
 #: prints the first line of /proc/stat, the one line of /proc/loadavg, and how many CPUs /proc/stat has lines of. Quoted so that
 #: every shell that may be the user's takes it alike.
 COMMAND = "awk '/^cpu[0-9]/ { n++; next } /^cpu |\\// ; END { print n + 0 }' /proc/stat /proc/loadavg"
-#: bytes; the three lines have about 100
-MOST_ANSWER = 4096
+#: bytes; the three lines have about 100, and those of a grep some 80 for each CPU
+MOST_ANSWER = 65_536
 _MOST_CPUS = 65_536
 
 
@@ -91,17 +91,20 @@ class Look:
 def parse(answer: bytes) -> Look | None:
     """What :data:`COMMAND` printed; None where it is something else altogether.
 
-    What a shell's start-up files print around it does not matter.
+    What a shell's start-up files print around it does not matter. Where the host lets this key run nothing but a command of its
+    own choice, ``grep -h -e ^cpu -e / /proc/stat /proc/loadavg`` will do as well: the CPUs' own lines are counted.
     """
-    times, load, cpus = None, None, None
+    times, load, cpus, lines = None, None, None, 0
     for line in answer.decode("ascii", "replace").splitlines():
         if line.startswith("cpu "):
             try:
                 times = CpuTimes.parse(line)
             except ValueError:
                 continue
+        elif re.match("cpu[0-9]", line):
+            lines += 1
         elif match := re.fullmatch(r"([0-9]{1,6}\.[0-9]{1,3}) [0-9.]+ [0-9.]+ [0-9]+/[0-9]+ [0-9]+", line):
             load = float(match[1])
         elif re.fullmatch(r"[1-9][0-9]{0,4}", line) and int(line) <= _MOST_CPUS:
             cpus = int(line)
-    return Look(times, load, cpus) if times or load is not None else None
+    return Look(times, load, cpus or lines or None) if times or load is not None else None

@@ -29,6 +29,8 @@ from distbal.monitors.sshlink import MOST_KEY, USUAL_KEY, Files, SshLoginOptions
 
 #: keys of an agent that are tried: sshd hangs up after six attempts (MaxAuthTries in sshd_config(5))
 MOST_TRIED = 5
+#: the types that log in: certificates and keys that want to be touched do not
+TYPES = (b"ssh-ed25519", b"ecdsa-sha2-nistp", b"ssh-rsa")
 #: the algorithms that an RSA key signs with, the best first, and an agent's flags for them (draft-ietf-sshm-ssh-agent, 3.6.1)
 RSA_FLAGS = {b"rsa-sha2-512": 4, b"rsa-sha2-256": 2}
 
@@ -182,8 +184,9 @@ class Agent(SSHAgentClient):
         except ConchError as problem:
             raise MonitorTrouble(f"cannot be logged in to: the agent at $SSH_AUTH_SOCK: {problem}") from problem
         return [
-            AgentKey(blob, getNS(blob)[0], comment.decode("utf-8", "replace") or "a key of the agent", self)
-            for blob, comment in identities
+            AgentKey(blob, kind, comment.decode("utf-8", "replace") or "a key of the agent", self)
+            for kind, blob, comment in ((getNS(blob)[0], blob, comment) for blob, comment in identities)
+            if kind.startswith(TYPES) and b"@" not in kind
         ]
 
     def let_go(self) -> None:

@@ -92,6 +92,7 @@ class SshLink:
         self._surroundings = surroundings
         self._files: Files = surroundings.shared.setdefault("ssh", Files())
         self._talk: Any = None
+        self._busy = False
         with contextlib.suppress(ImportError):  # run() says so
             import_module("distbal.monitors.sshtalk")
 
@@ -105,14 +106,19 @@ class SshLink:
         There is no timeout: cancel the Deferred that waits for this, as distbal does with a check that takes too long. The
         connection is gone then, too, as after every failure.
         """
+        if self._busy:
+            raise RuntimeError("a command runs already: a link runs one at a time")
+        self._busy = True
         try:
-            if self._talk is None or self._talk.over:
+            if self._talk is None or self._talk.trouble is not None:
                 self._talk = None
                 self._talk = await self._connected()
             return cast("bytes", await self._talk.run(command, most))
         except BaseException:
             self.drop()
             raise
+        finally:
+            self._busy = False
 
     def drop(self) -> None:
         """Let go of the connection at once; the next command makes another. For an answer that makes no sense."""
@@ -128,19 +134,19 @@ class SshLink:
     async def _connected(self) -> Any:
         """A connection on which the user is logged in."""
         try:
-            from distbal.monitors import sshtalk
+            from distbal.monitors import sshkeys, sshtalk
         except ImportError as problem:
             raise MonitorTrouble(f"cannot be logged in to: {problem}; pip install 'distbal[{EXTRA}]'") from problem
         host, port = self._target.host, self._options.port
         known = self._known_hosts()
-        keys = await sshtalk.login_keys(self._options, self._files, self._surroundings.reactor)
+        keys = await sshkeys.login_keys(self._options, self._files, self._surroundings.reactor)
         try:
             talk = sshtalk.Talk(host, port, self._options.user, known, keys.each)
             try:
                 await connect(self._surroundings, host, port, cast("type[Protocol]", lambda: talk))
                 await talk.ready
             except Unreachable as problem:
-                raise MonitorTrouble(f"{problem} at its SSH port {port}") from problem
+                raise MonitorTrouble(f"{problem} (ssh, port {port})") from problem
             except BaseException:
                 talk.drop()
                 raise

@@ -23,12 +23,12 @@ from twisted.python.failure import Failure
 
 from distbal.errors import MonitorTrouble
 from distbal.monitors.hostkeys import KnownHosts, fingerprint
-from distbal.monitors.sshkeys import RSA_FLAGS, LoginKey, login_keys
-
-__all__ = ["Talk", "login_keys"]
+from distbal.monitors.sshkeys import RSA_FLAGS, LoginKey
 
 #: bytes of a command's standard error that are kept, to be shown
 MOST_SAID = 400
+#: bytes that a server may send to log somebody in, or beside what a command writes; a flood of them would cost time, not memory
+MOST_HEARD = 262_144
 # what is weak is not offered, for somebody between could ask for it; and what a stranger deflated is not inflated
 CIPHERS = [name for name in SSHClientTransport.supportedCiphers if name.endswith(b"-ctr") and name != b"3des-ctr"]
 MACS = [name for name in SSHClientTransport.supportedMACs if name != b"hmac-md5"]
@@ -59,7 +59,7 @@ class Talk(SSHClientTransport):
     """A connection.
 
     :ivar ready: fires when the user is logged in; MonitorTrouble when that cannot be.
-    :ivar over: nothing can be run on it any more.
+    :ivar trouble: why nothing can be run on it any more; None while it lives.
     """
 
     log = Logger()
@@ -77,30 +77,28 @@ class Talk(SSHClientTransport):
         :param keys: what the user may log in with; used until :attr:`ready` has fired.
         """
         self._host, self._port, self._user, self._known, self._keys = host, port, user, known, keys
-        self._trouble: MonitorTrouble | None = None
+        self.trouble: MonitorTrouble | None = None
         self._closed: Deferred[None] | None = None
         self._shown = b""
+        self._room = MOST_HEARD
         self._phase = "without a word of SSH: it is no SSH server, or has too many clients (MaxStartups)"
         self._commands: Connection | None = None
         self.ready: Deferred[None] = Deferred()
         self.supportedPublicKeys = _host_algorithms(known.kinds(host, port))
 
-    @property
-    def over(self) -> bool:
-        return self._trouble is not None
-
     def run(self, command: str, most: int) -> Deferred[bytes]:
         """Run a command; what it wrote. See :meth:`distbal.monitors.sshlink.SshLink.run`."""
-        if self._trouble is not None or self._commands is None:
-            return fail(self._trouble or MonitorTrouble("is not logged in to"))
+        if self.trouble is not None or self._commands is None:
+            return fail(self.trouble or MonitorTrouble("is not logged in to"))
+        self._room = MOST_HEARD + 2 * most
         channel = Command(command.encode(), most)
         self._commands.openChannel(channel)
         return channel.outcome
 
     def give_up(self, words: str) -> None:
         """End it at once: for this reason, the end of a sentence that begins with the host's name."""
-        if self._trouble is None:
-            self._trouble = MonitorTrouble(words)
+        if self.trouble is None:
+            self.trouble = MonitorTrouble(words)
             if self.transport is not None:
                 self.transport.abortConnection()
 
@@ -110,17 +108,20 @@ class Talk(SSHClientTransport):
 
     def close(self) -> Deferred[None]:
         """End it in order; fires when it has ended."""
-        if self._trouble is not None:
+        if self.trouble is not None:
             return succeed(None)
         self._closed = Deferred()
         super().sendDisconnect(DISCONNECT_BY_APPLICATION, b"")
-        self._trouble = MonitorTrouble("was let go")
+        self.trouble = MonitorTrouble("was let go")
         return self._closed
 
     # -- what Conch calls
 
     def dataReceived(self, data: bytes) -> None:
-        if self._trouble is None:
+        self._room -= len(data)
+        if self._room < 0:
+            self.give_up(f"sends more than {MOST_HEARD} bytes that nobody asked for")
+        if self.trouble is None:
             try:
                 super().dataReceived(data)
             except Exception as problem:  # noqa: BLE001 - Conch expects well-formed packets
@@ -129,14 +130,14 @@ class Talk(SSHClientTransport):
 
     def getPacket(self) -> Any:
         # what has come already is not looked at either
-        return super().getPacket() if self._trouble is None else None
+        return super().getPacket() if self.trouble is None else None
 
     def connectionLost(self, reason: Failure | None = None) -> None:
-        if self._trouble is None:
-            self._trouble = MonitorTrouble(f"closed the connection to its port {self._port} {self._phase}")
+        if self.trouble is None:
+            self.trouble = MonitorTrouble(f"closed the connection to its port {self._port} {self._phase}")
         super().connectionLost(reason)
         if not self.ready.called:
-            self.ready.errback(self._trouble)
+            self.ready.errback(self.trouble)
         if self._closed is not None:
             self._closed.callback(None)
 
@@ -155,7 +156,7 @@ class Talk(SSHClientTransport):
             words = "has changed its host key in the middle of a connection"
         if words:
             self.give_up(words)
-            return fail(self._trouble)
+            return fail(self.trouble)
         self._shown = hostKey
         return succeed(True)
 
@@ -323,7 +324,7 @@ class Command(SSHChannel):
         return True
 
     def closed(self) -> None:
-        trouble = self.conn.transport._trouble  # noqa: SLF001 - one class in two
+        trouble = self.conn.transport.trouble
         if self.outcome.called:
             return
         if trouble is not None:
@@ -339,7 +340,7 @@ class Command(SSHChannel):
 
     def _fail(self, words: str) -> None:
         if not self.outcome.called:
-            self.outcome.errback(self.conn.transport._trouble or MonitorTrouble(words))  # noqa: SLF001 - as above
+            self.outcome.errback(self.conn.transport.trouble or MonitorTrouble(words))
 
 
 _NO_SSH = "does not speak SSH at its port %d"
