@@ -50,7 +50,7 @@ QUICK = Size(
     proxied=0.1,
     proxy_rounds=3,
     monitored=0.1,
-    monitor_rounds=2,
+    monitor_rounds=1,
     paced=500,
 )
 

@@ -114,7 +114,7 @@ class AskedTcp(Asked):
 
     def checks(self) -> int:
         # connections of which the listener is not told, since they brought no byte: nobody else here makes such
-        return _kernel_count("netstat", "TcpExt", "TCPDeferAcceptDrop")
+        return _kernel_count("TCPDeferAcceptDrop")
 
     def stop(self) -> None:
         super().stop()
@@ -149,13 +149,10 @@ class AskedSsh(Asked):
         command = [_found("sshd"), "-D", "-e", "-f", str(config)]
         sshd = Sshd("sshd", command, core=crew.load_core, log=self._log, stdin=subprocess.DEVNULL)
         self._start(sshd)
-        _wait_ready(sshd, lambda: self._count(b"Server listening on") > 0)
+        _wait_ready(sshd, lambda: _lines_with(self._log, b"Server listening on") > 0)
 
     def checks(self) -> int:
-        return self._count(b"Starting session: command")
-
-    def _count(self, words: bytes) -> int:
-        return self._log.read_bytes().count(words) if self._log.exists() else 0
+        return _lines_with(self._log, b"Starting session: command")
 
 
 class AskedSnmp(Asked):
@@ -177,17 +174,17 @@ class AskedSnmp(Asked):
         }
         config = directory / "snmpd.conf"
         config.write_text(SNMPD.format(port=port, auth=auth, privacy=privacy))
-        log = directory / "snmpd.log"
-        command = [_found("snmpd"), "-f", "-C", "-c", str(config), "-Lf", str(log), "-p", str(directory / "pid")]
+        self._log = directory / "snmpd.log"
+        # -a: each datagram that comes is a line of its log
+        command = [_found("snmpd"), "-f", "-a", "-C", "-c", str(config), "-Lf", str(self._log), "-p", str(directory / "pid")]
         env = os.environ | {"SNMP_PERSISTENT_DIR": str(directory)}
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-        snmpd = Process("snmpd", command, core=crew.load_core, log=directory / "snmpd.err", env=env, **options)
+        snmpd = Process("snmpd", command, core=crew.load_core, log=self._log, env=env, **options)
         self._start(snmpd)
-        _wait_ready(snmpd, lambda: log.exists() and b"NET-SNMP version" in log.read_bytes())
+        _wait_ready(snmpd, lambda: _lines_with(self._log, b"NET-SNMP version") > 0)
 
     def checks(self) -> int:
-        # the question and the answer; hardly anybody else here uses UDP
-        return _kernel_count("snmp", "Udp", "InDatagrams") // 2
+        return _lines_with(self._log, b"Received SNMP packet")
 
 
 class Sshd(Process):
@@ -226,11 +223,13 @@ def _descendants(pid: int) -> list[int]:
     return found[1:]
 
 
-def _kernel_count(file: str, table: str, name: str) -> int:
-    """One of the kernel's counts of what its network did: proc_pid_net(5)."""
-    names, values = (
-        line.split() for line in Path(f"/proc/net/{file}").read_text().splitlines() if line.startswith(f"{table}:")
-    )
+def _lines_with(log: Path, words: bytes) -> int:
+    return log.read_bytes().count(words)
+
+
+def _kernel_count(name: str) -> int:
+    """One of the kernel's counts of what its TCP did (/proc/net/netstat)."""
+    names, values = (line.split() for line in Path("/proc/net/netstat").read_text().splitlines() if line.startswith("TcpExt:"))
     if name not in names:
         raise BenchError(f"this kernel does not count {name}")
     return int(values[names.index(name)])
