@@ -15,6 +15,7 @@ from bench.crew import Crew
 from bench.fairness import beside_transfers
 from bench.grants import Size, beside_the_original, by_hosts
 from bench.held import WANTED, many_clients
+from bench.monitors import grants_meanwhile, what_it_takes
 from bench.processes import BenchError
 from bench.proxying import LOADS, beside_idle, relayed
 from bench.report import Part, Progress, as_json, machine, table
@@ -32,6 +33,9 @@ WHOLE = Size(
     build_rounds=5,
     proxied=1.0,
     proxy_rounds=7,
+    monitored=1.0,
+    monitor_rounds=3,
+    paced=5000,
 )
 QUICK = Size(
     rounds=3,
@@ -45,13 +49,16 @@ QUICK = Size(
     build_rounds=1,
     proxied=0.1,
     proxy_rounds=3,
+    monitored=0.1,
+    monitor_rounds=1,
+    paced=500,
 )
 
 Measure = Callable[[Crew, Size, Progress], Part]
 
-PARTS = ("grant", "hosts", "held", "wrap", "builds", "proxy", "proxy-idle", "proxy-fair")
+PARTS = ("grant", "hosts", "held", "wrap", "builds", "proxy", "proxy-idle", "proxy-fair", "monitors")
 #: those that take long, or need programs that not everyone has: only where they are named
-NAMED = ("builds", "proxy", "proxy-idle", "proxy-fair")
+NAMED = ("builds", "proxy", "proxy-idle", "proxy-fair", "monitors")
 
 
 def main() -> int:
@@ -88,7 +95,7 @@ def main() -> int:
     except BenchError as error:
         trouble, status = str(error), 1
     about["seconds"] = round(time.monotonic() - began)
-    show(about, size, parts, quick=arguments.quick)
+    show(about, parts, quick=arguments.quick)
     if arguments.json is not None:
         arguments.json.write_text(as_json(about, parts))
     if trouble:
@@ -108,19 +115,20 @@ def chosen(arguments: argparse.Namespace) -> list[Measure]:
         "proxy": [partial(relayed, load, against) for load in LOADS.values()],
         "proxy-idle": [partial(beside_idle, against)],
         "proxy-fair": [partial(beside_transfers, against)],
+        "monitors": [what_it_takes, grants_meanwhile],
     }
     wanted = arguments.only or [name for name in PARTS if name not in NAMED]
     return [measure for name, measures in every.items() if name in wanted for measure in measures]
 
 
-def show(about: dict[str, Any], size: Size, parts: Sequence[Part], *, quick: bool) -> None:
+def show(about: dict[str, Any], parts: Sequence[Part], *, quick: bool) -> None:
     """The machine, and the table, for people."""
     cores = "daemons on a processor of their own" if about["pinned"] else "one processor: daemons and load share it"
     print(
         f"distbal {about['distbal']}, Python {about['python']}, Twisted {about['twisted']}, Linux {about['kernel']},"
         f" {about['processors']} x {about['model']}; {cores}; load before {about['load']}; {about['at']}, {about['seconds']} s"
     )
-    least = min(size.rounds, size.held_rounds, size.wrap_rounds, size.build_rounds, size.proxy_rounds)
+    least = min((len(values) for part in parts for row in part.rows for values in row.rounds.values()), default=0)
     print(f"medians of at least {least} interleaved rounds{' (quick: these figures mean little)' if quick else ''}\n")
     print(table(parts))
 

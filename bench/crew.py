@@ -38,14 +38,15 @@ def original() -> Path | None:
     return path if shutil.which("tclsh") and (path / "run-original").exists() else None
 
 
-def hosts_yaml(hosts: Iterable[str], base: int, proxy: int | None = None) -> str:
+def hosts_yaml(hosts: Iterable[str], base: int, proxy: int | None = None, more: str = "") -> str:
     """The default configuration, but for its hosts and port numbers: all that a fresh installation has on is on.
 
     :param proxy: the proxy's port, which is off by default.
+    :param more: what else stands there.
     """
     listed = "".join(f"  - {host}\n" for host in hosts)
     ports = f"balance: {base}, status: {base + 1}, update: 127.0.0.1:{base + 2}"
-    return f"hosts:\n{listed}listen: {{{ports}{'' if proxy is None else f', proxy: 127.0.0.1:{proxy}'}}}\n"
+    return f"hosts:\n{listed}listen: {{{ports}{'' if proxy is None else f', proxy: 127.0.0.1:{proxy}'}}}\n{more}"
 
 
 def environment(root: Path = ROOT) -> dict[str, str]:
@@ -113,6 +114,12 @@ class Crew:
         """A port that nobody listens on, and none of those that the system gives to clients."""
         return self._base()
 
+    def fresh_directory(self) -> Path:
+        """One for the files of a server."""
+        directory = self._file("d")
+        directory.mkdir(mode=0o700)
+        return directory
+
     def add(self, process: AnyProcess) -> AnyProcess:
         """This one was started elsewhere, and ends with the others."""
         self._running.append(process)
@@ -121,19 +128,27 @@ class Crew:
     # -- what it can start
 
     def distbal(
-        self, name: str, hosts: Sequence[str], *, root: Path = ROOT, options: Sequence[str] = (), proxy: int | None = None
+        self,
+        name: str,
+        hosts: Sequence[str],
+        *,
+        root: Path = ROOT,
+        options: Sequence[str] = (),
+        proxy: int | None = None,
+        more: str = "",
     ) -> Server:
         """``twistd -n distbal -c``, up and answering.
 
         :param root: the checkout whose code it runs.
         :param options: further ones of twistd.
         :param proxy: where its proxy listens; nowhere where it is not given.
+        :param more: what else stands in its file: monitors, with which it always has something to do.
         """
         base = self._base()
         log = self._file("log")
-        command = [*self._twistd(log), *options, "distbal", "-c", self._config(hosts, base, proxy)]
+        command = [*self._twistd(log), *options, "distbal", "-c", self._config(hosts, base, proxy, more)]
         server = Server(name, base, command, core=self.server_core, log=log, env=environment(root), stdin=subprocess.DEVNULL)
-        return self._up(server)
+        return self._up(server, settled=not more)
 
     def lagged(self, name: str, hosts: Sequence[str]) -> Lagged:
         """The same with the probe of lagged.py in it."""
@@ -165,9 +180,9 @@ class Crew:
         self._files += 1
         return self.directory / f"{self._files}.{suffix}"
 
-    def _config(self, hosts: Sequence[str], base: int, proxy: int | None = None) -> str:
+    def _config(self, hosts: Sequence[str], base: int, proxy: int | None = None, more: str = "") -> str:
         path = self._file("yaml")
-        path.write_text(hosts_yaml(hosts, base, proxy))
+        path.write_text(hosts_yaml(hosts, base, proxy, more))
         return str(path)
 
     def _twistd(self, log: Path) -> list[str]:
@@ -185,10 +200,11 @@ class Crew:
             return base
         raise BenchError("no three free ports in a row")
 
-    def _up(self, server: AnyServer) -> AnyServer:
+    def _up(self, server: AnyServer, *, settled: bool = True) -> AnyServer:
         self._running.append(server)
         wait_until(server.answers, f"{server.name} should answer on port {server.port}", pause=0.02)
-        server.settle()
+        if settled:
+            server.settle()
         server.idle = server.descriptors()
         return server
 

@@ -5,6 +5,9 @@ input. What it can be told:
 
 - ``{"do": "load", "port": P, "source": ADDRESS, "grants": N, "at_once": C}``: N clients in all, C of them connected at any
   time; each reads its grant and leaves, and the next one comes.
+- ``{"do": "pace", "port": P, "source": ADDRESS, "grants": N, "rate": R}``: N clients in all, R a second at times of chance,
+  whether those before have their grants or not. The answer: the ``median`` and the ``p99`` of the seconds from a client's
+  connect to its grant.
 - ``{"do": "hold", "port": P, "source": ADDRESS, "count": N, "granted": true}``: N clients more, that stay; with ``granted``
   each one's grant is read before the next connects, without it they wait.
 - ``{"do": "read"}``: read the grant of each that still waited for one.
@@ -14,16 +17,21 @@ input. What it can be told:
 from __future__ import annotations
 
 import json
+import math
 import os
+import random
 import resource
+import select
 import socket
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 #: from linux/in.h; the socket module has it from Python 3.12 on: let connect() choose the port, by the whole of both addresses
 _IP_BIND_ADDRESS_NO_PORT = 24
+#: seconds after which a grant that does not come never will
+STUCK = 10.0
 
 
 def connect(port: int, source: str) -> socket.socket:
@@ -40,6 +48,11 @@ def read_grant(sock: socket.socket) -> None:
     data = sock.recv(256)
     if not data.endswith(b"\n"):
         raise ValueError(f"a grant is a line, not {data!r}")
+
+
+def within(seconds: Sequence[float], share: float) -> float:
+    """What that share of them did not exceed."""
+    return sorted(seconds)[math.ceil(len(seconds) * share) - 1]
 
 
 class Clients:
@@ -63,6 +76,33 @@ class Clients:
             if number + at_once < grants:
                 socks[place] = connect(port, source)
         return {"seconds": time.monotonic() - began}
+
+    def pace(self, port: int, source: str, grants: int, rate: float) -> dict[str, Any]:
+        here: dict[int, tuple[socket.socket, float]] = {}
+        seconds: list[float] = []
+        epoll = select.epoll()
+        due = time.monotonic()
+        left = grants
+        while left or here:
+            now = time.monotonic()
+            if left and now >= due:
+                sock = connect(port, source)
+                here[sock.fileno()] = sock, now
+                epoll.register(sock, select.EPOLLIN)
+                left -= 1
+                due += random.expovariate(rate)
+                continue
+            events = epoll.poll(due - now if left else STUCK)
+            now = time.monotonic()
+            for descriptor, _ in events:
+                sock, began = here.pop(descriptor)
+                read_grant(sock)
+                seconds.append(now - began)
+                sock.close()
+            if not events and not left:
+                raise ValueError(f"{len(here)} grants did not come within {STUCK:.0f} s")
+        epoll.close()
+        return {"median": within(seconds, 0.5), "p99": within(seconds, 0.99)}
 
     def hold(self, port: int, source: str, count: int, granted: bool) -> dict[str, Any]:
         for _ in range(count):

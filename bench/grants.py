@@ -37,6 +37,8 @@ class Size:
     :ivar wraps: runs of each command in a round, of which there are ``wrap_rounds``.
     :ivar builds: jobs of a build, which each way makes ``build_rounds`` times.
     :ivar proxied: what share of a load's jobs goes by way of each relay in a round, of which there are ``proxy_rounds``.
+    :ivar monitored: what share of the hosts is asked by monitors, and of the seconds between two checks of each; for
+        ``monitor_rounds`` intervals, and then in so many rounds of grants, with ``paced`` clients at a moderate rate in each.
     """
 
     rounds: int
@@ -50,6 +52,9 @@ class Size:
     build_rounds: int
     proxied: float
     proxy_rounds: int
+    monitored: float
+    monitor_rounds: int
+    paced: int
 
 
 def listed(count: int, slots: int) -> list[str]:

@@ -14,7 +14,6 @@ What is answered in bytes is counted, and is what was asked for, or the run ends
 
 from __future__ import annotations
 
-import math
 import select
 import socket
 import sys
@@ -23,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from bench.backend import DROP, FILLING, HEADER, NOWHERE, SHARE, Backend, send
-from bench.generator import connect, obey
+from bench.generator import connect, obey, within
 
 #: seconds after which a load that does not move is stuck
 STUCK = 10.0
@@ -93,7 +92,7 @@ class Load:
         return len(self.seconds) * (self.up + self.down) + under_way
 
     def p99(self) -> float:
-        return sorted(self.seconds)[math.ceil(len(self.seconds) * 0.99) - 1]
+        return within(self.seconds, 0.99)
 
 
 class Job:
