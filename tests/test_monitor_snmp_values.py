@@ -18,7 +18,6 @@ from distbal.loads import CpuTimes
 from distbal.monitors.snmp import SnmpKind, SnmpMonitor, SnmpOptions
 from distbal.monitors.snmpaccess import Credentials
 from distbal.monitors.snmpvalues import (
-    ALL,
     CACHED,
     CPU_TIMES,
     FREE,
@@ -30,7 +29,6 @@ from distbal.monitors.snmpvalues import (
     Value,
     busy,
     memory,
-    often,
 )
 
 # -- values
@@ -54,12 +52,6 @@ def test_what_is_not_there_is_unknown(missing: Value) -> None:
 
 def test_all_zeros_are_none_yet() -> None:
     assert Look.parse(times(*[0] * 8)) == Look(None, fresh=True)
-
-
-def test_what_does_not_change_is_not_asked_for_again() -> None:
-    values: dict[tuple[int, ...], Value] = dict.fromkeys(ALL, 1)
-    values |= times(0, 0, 5, 5, 1, 0, 1, None)
-    assert often(values) == (*CPU_TIMES[:5], CPU_TIMES[6], LOAD)
 
 
 def test_memory() -> None:

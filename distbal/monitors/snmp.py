@@ -173,8 +173,6 @@ class SnmpMonitor:
         self._held: Credentials | None = None
         #: the last check failed: what stands in the files may have changed
         self._in_doubt = True
-        self._checks = 0
-        self._often = snmpvalues.ALL
         self._counters = snmpvalues.Counters()
         self._weigher = Weigher(options.weight_by)
         self._steady = Steady()
@@ -182,8 +180,6 @@ class SnmpMonitor:
         self._total: CpuTimes | None = None
         self._moved = 0.0
         self._weighed = Weighed(None, "", {})
-        self._cpus: int | None = None
-        self._memory: dict[str, int] = {}
 
     async def check(self) -> Reading:
         """Ask once, and again while nothing comes."""
@@ -196,10 +192,10 @@ class SnmpMonitor:
             self._surroundings.lookup.missed(self._address, place)
             raise
         self._in_doubt = False
-        self._checks += 1
         self._surroundings.lookup.reached(self._address, place)
         weighed = self._weigh(values, processors)
-        return Reading(up=True, reason=weighed.reason, weight=weighed.weight, took=took, facts=weighed.facts | self._memory)
+        facts = weighed.facts | snmpvalues.memory(values)
+        return Reading(up=True, reason=weighed.reason, weight=weighed.weight, took=took, facts=facts)
 
     def stop(self) -> Deferred[None] | None:
         """Let go of the engine, and of the loop with the last one."""
@@ -227,10 +223,9 @@ class SnmpMonitor:
     # -- in the loop's thread
 
     async def _ask(self, engine: Engine, place: Place) -> tuple[dict[Oid, Value], tuple[float, int] | None, float]:
-        """What is asked for at each check, now and then the rest; the processors where they are needed; the time it took."""
-        rarely = self._checks % snmpvalues.RARE == 0
+        """The values, the processors where they are needed, and how long the first answer took."""
         began = time.monotonic()
-        values = await engine.get(place, snmpvalues.ALL if rarely else self._often)
+        values = await engine.get(place, snmpvalues.ALL)
         took = time.monotonic() - began
         if not self._lacking(values):
             return values, None, took
@@ -242,7 +237,7 @@ class SnmpMonitor:
         no_times = look.times is None and not look.fresh
         if self._options.weight_by == CPU and not no_times:
             return False
-        cpus = snmpvalues.count(values.get(snmpvalues.CPUS)) or self._cpus
+        cpus = snmpvalues.count(values.get(snmpvalues.CPUS))
         return self._options.weight_by == CPU or look.load is None or not cpus
 
     # -- in the reactor's thread
@@ -250,10 +245,7 @@ class SnmpMonitor:
     def _weigh(self, values: dict[Oid, Value], processors: tuple[float, int] | None) -> Weighed:
         now = self._surroundings.reactor.seconds()
         ours = self._surroundings.slots.average(self._target.name)
-        self._cpus = snmpvalues.count(values.get(snmpvalues.CPUS)) or (processors[1] if processors else self._cpus)
-        if snmpvalues.MEMORY in values:  # all was asked for
-            self._memory = snmpvalues.memory(values)
-            self._often = snmpvalues.often(values)
+        cpus = snmpvalues.count(values.get(snmpvalues.CPUS)) or (processors[1] if processors else None)
         look = Look.parse(values)
         total = self._counters.take(look.times, now)
         if look.fresh and total is None and self._options.weight_by == CPU:
@@ -261,12 +253,12 @@ class SnmpMonitor:
         times = total if look.times is not None or look.fresh else None
         if times is None and processors is not None and (self._options.weight_by == CPU or look.load is None):
             return self._weigh_processors(*processors, ours, now)
-        if times is None and (look.load is None or self._cpus is None):
+        if times is None and (look.load is None or cpus is None):
             raise MonitorTrouble(NOTHING_SHOWN)
         if times is not None and times == self._total and now - self._moved < STANDSTILL and self._options.weight_by == CPU:
             return self._weighed  # net-snmp reads the counters every 5 s; and over a restart, nothing is known
         self._total, self._moved = times, now
-        self._weighed = self._weigher.weigh(times, look.load, self._cpus, ours, now)
+        self._weighed = self._weigher.weigh(times, look.load, cpus, ours, now)
         return self._weighed
 
     def _weigh_processors(self, busy: float, cpus: int, ours: float, now: float) -> Weighed:

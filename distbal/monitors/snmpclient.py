@@ -39,6 +39,7 @@ from pysnmp.proto.secmod.rfc3414.service import SnmpUSMSecurityModel
 
 from distbal.errors import MonitorTrouble
 from distbal.lookup import Place
+from distbal.monitors import snmpmessages
 from distbal.monitors.snmpaccess import Credentials
 from distbal.monitors.snmpvalues import Oid, Value
 
@@ -88,6 +89,7 @@ class Engine:
         #: how often an address has turned out to be another agent's than before
         self._agents: Counter[Any] = Counter()
         self.snmp = SnmpEngine(maxMessageSize=MOST_BYTES)
+        self.snmp.message_processing_subsystems.update({1: snmpmessages.Version2c(), 3: snmpmessages.Version3()})
         self.snmp.security_models[_UserSecurity.SECURITY_MODEL_ID] = _UserSecurity()
         dispatcher = AsyncioDispatcher(loop=self._loop)
         dispatcher.set_timer_resolution(TICK)
@@ -121,9 +123,7 @@ class Engine:
         """
         question = self._questions.get(oids)
         if question is None:
-            question = self._questions[oids] = v2c.GetRequestPDU()
-            v2c.apiPDU.set_defaults(question)
-            v2c.apiPDU.set_varbinds(question, [(v2c.ObjectIdentifier(oid), v2c.null) for oid in oids])
+            question = self._questions[oids] = snmpmessages.get(oids)
         values = await self._answer(place, question)
         if [oid for oid, _ in values] != list(oids):
             raise MonitorTrouble("answers other questions than those it is asked")
@@ -134,12 +134,7 @@ class Engine:
         rows: list[Value] = []
         last = oid
         while len(rows) < MOST_ROWS:
-            question = v2c.GetBulkRequestPDU()
-            v2c.apiBulkPDU.set_defaults(question)
-            v2c.apiBulkPDU.set_non_repeaters(question, 0)
-            v2c.apiBulkPDU.set_max_repetitions(question, ROWS)
-            v2c.apiBulkPDU.set_varbinds(question, [(v2c.ObjectIdentifier(last), v2c.null)])
-            answers = await self._answer(place, question)
+            answers = await self._answer(place, snmpmessages.get_bulk(last, ROWS))
             for name, value in answers:
                 if name[: len(oid)] != oid or name <= last or value is None:
                     return rows  # the end of the column, or of all; or nonsense
@@ -174,7 +169,10 @@ class Engine:
             raise MonitorTrouble(self._credentials.why_not_told(api.get_error_status(answer).prettyPrint()))
         if api.get_request_id(answer) != api.get_request_id(question):
             raise MonitorTrouble("answers other questions than those it is asked")
-        return [(tuple(name), _plain(value)) for name, value in api.get_varbinds(answer)]
+        try:
+            return snmpmessages.answers(answer)
+        except ValueError as problem:
+            raise MonitorTrouble(f"answers what cannot be read: {problem}") from problem
 
     async def _transport(self, family: int) -> tuple[Oid, _Guarded]:
         """The socket for such addresses, opened with the first of them."""
@@ -199,14 +197,6 @@ class Engine:
 
 def _words(problem: Exception) -> str:
     return str(getattr(problem, "strerror", None) or problem)
-
-
-def _plain(value: Any) -> Value:
-    if isinstance(value, univ.Integer):
-        return int(value)
-    if isinstance(value, univ.OctetString):
-        return bytes(value)
-    return None  # noSuchObject, noSuchInstance, endOfMibView; and what nobody asks for
 
 
 class _NotUnderstood(MonitorTrouble):

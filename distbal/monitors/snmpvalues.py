@@ -21,7 +21,7 @@ _UCD: Oid = (1, 3, 6, 1, 4, 1, 2021)
 #: /proc/stat (net-snmp's agent/mibgroup/hardware/cpu/cpu_linux.c), and System is that field alone: ssCpuRawKernel, which other
 #: systems split it into, stays 0 there. So nothing is counted twice.
 CPU_TIMES: tuple[Oid, ...] = tuple((*_UCD, 11, number, 0) for number in (50, 51, 52, 53, 54, 56, 61, 64))
-#: those without which nothing can be said; old agents lack some of the others
+#: those without which nothing can be said: the first so many
 _NEEDED = 4
 #: laLoadInt.1: the load average over one minute, times 100
 LOAD: Oid = (*_UCD, 10, 1, 5, 1)
@@ -34,22 +34,13 @@ CACHED: Oid = (*_UCD, 4, 15, 0)
 #: the column hrProcessorLoad: one row a processor, each the percentage of the last minute that it was not idle
 PROCESSORS: Oid = (1, 3, 6, 1, 2, 1, 25, 3, 3, 1, 2)
 
-#: asked for at one check in ten; at the others only what changes, as each value has its price
+#: asked for at each check
 ALL: tuple[Oid, ...] = (*CPU_TIMES, LOAD, CPUS, MEMORY, FREE, CACHED)
-RARE = 10
 
 #: Counter32 (RFC 2578, 7.1.6) begins again there
 WRAP = 2**32
 #: by how much all CPU times together may grow in a second: the most CPUs of a Linux, 8192, at 100 a second (USER_HZ)
 FASTEST = 8192 * 100
-
-
-def often(values: Mapping[Oid, Value]) -> tuple[Oid, ...]:
-    """What to ask for until :data:`ALL` is the next time, by the answer to that: no CPU time that is not there or always 0.
-
-    Few kernels count the time of interrupts, and only virtual machines have time stolen.
-    """
-    return (*CPU_TIMES[:_NEEDED], *(oid for oid in CPU_TIMES[_NEEDED:] if count(values.get(oid))), LOAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +58,7 @@ class Look:
 
     @classmethod
     def parse(cls, values: Mapping[Oid, Value]) -> Look:
-        """Read the values; those that were not asked for count as the 0 that they are."""
+        """Read the values; old agents lack some of the CPU times, which count as 0."""
         counts = [count(values.get(oid)) for oid in CPU_TIMES]
         load = count(values.get(LOAD))
         there = None not in counts[:_NEEDED]
