@@ -15,12 +15,17 @@ from dataclasses import dataclass, fields
 #: Linux's include/linux/sched/loadavg.h)
 SAMPLE, MINUTE = 5.0, 60.0
 _DECAY = math.exp(-SAMPLE / MINUTE)
+#: digits of a counter, which has 64 bits; characters of a line of ten of them, and some to spare
+_MOST_DIGITS, _MOST_CHARS = 20, 1000
 
 #: seconds over which shares are averaged
 TAU = 20.0
-#: by how much the average must leave the weight before that follows; and by how much where it has stood for SETTLED seconds
-BAND, FINE_BAND = 0.1, 0.03
+#: by how much the average must leave the weight before that follows: on in the direction of its last change; the other way; and
+#: either way where it has stood for SETTLED seconds
+STEP, TURN, FINE_STEP = 0.05, 0.25, 0.03
 SETTLED = 60.0
+#: and by how much at the least where the weight is all or nothing
+BAND = 0.1
 #: from here on it is all, or nothing: a little of somebody else's work is always there
 ALL, NOTHING = 0.95, 0.02
 _ENDS = (0.0, 1.0)
@@ -45,10 +50,11 @@ class CpuTimes:
     @classmethod
     def parse(cls, line: str) -> CpuTimes:
         """The first line of /proc/stat, ``cpu  4705 150 1120 ...``; ValueError where it is none."""
-        label, *numbers = line.split()
-        if label != "cpu" or len(numbers) < 4:
+        words = line.split() if len(line) <= _MOST_CHARS else []
+        numbers = words[1 : 1 + len(fields(cls))]
+        if words[:1] != ["cpu"] or len(numbers) < 4 or not all(map(_is_counter, numbers)):
             raise ValueError(f"{line[:60]!r} is no line of CPU times")
-        return cls(*map(int, numbers[: len(fields(cls))]))
+        return cls(*map(int, numbers))
 
     def since(self, before: CpuTimes) -> CpuTimes | None:
         """What was added since then; None where that cannot be said: nothing was, or the host was started anew.
@@ -74,7 +80,8 @@ def share_left(step: CpuTimes) -> float:
     working = step.user + step.nice
     ours = step.nice + (kernel * step.nice / working if working else 0.0)
     total = working + kernel + step.idle + step.iowait + step.steal
-    return (step.idle + step.iowait + ours) / total if total else 1.0
+    # counters that nobody would believe are rounded to a share above 1.0
+    return min(1.0, (step.idle + step.iowait + ours) / total) if total else 1.0
 
 
 def share_by_load(load: float, ours: float, cpus: int) -> float:
@@ -106,15 +113,20 @@ class LoadAverage:
 class Steady:
     """A weight that follows shares which wobble: by their average, in steps, and all or nothing near the ends.
 
+    It goes on at once where it was going, and turns at once only by a quarter: else it must have stood for a minute first. So
+    shares that wobble by a tenth, around whatever and however fast, do not make it go to and fro.
+
     :ivar weight: 0.0 to 1.0; None before the first share.
     """
 
-    __slots__ = ("_at", "_average", "_changed", "weight")
+    __slots__ = ("_at", "_average", "_changed", "_way", "weight")
 
     def __init__(self) -> None:
         self.weight: float | None = None
         self._average = 0.0
         self._at = self._changed = 0.0
+        #: its last change: above 0.0 where it rose, below where it fell
+        self._way = 0.0
 
     def take(self, share: float, now: float) -> float:
         """Take in a share, 0.0 to 1.0, looked at now (seconds on a clock that never goes back); the weight that follows."""
@@ -125,13 +137,24 @@ class Steady:
             old = math.exp(-(now - self._at) / TAU)
             self._average = self._average * old + share * (1.0 - old)
             weight = self._rounded()
-            # from an end the whole band is wanted, and to one nothing more: a share beside it does not go to and fro
-            settled = now - self._changed >= SETTLED and self.weight not in _ENDS
-            band = FINE_BAND if settled else BAND
-            if weight != self.weight and (weight in _ENDS or abs(weight - self.weight) >= band):
-                self.weight, self._changed = weight, now
+            way = weight - self.weight
+            if way and abs(self._average - self.weight) >= self._band(weight, turns=way * self._way < 0, now=now):
+                self.weight, self._changed, self._way = weight, now, way
         self._at = now
         return self.weight
 
+    def _band(self, weight: float, *, turns: bool, now: float) -> float:
+        """How far the average must be from the weight that stands, if this one is to follow."""
+        settled = now - self._changed >= SETTLED
+        band = FINE_STEP if settled else TURN if turns else STEP
+        if self.weight in _ENDS:
+            return max(band, BAND)
+        # what is all but all, or nothing, becomes that without another step
+        return 0.0 if weight in _ENDS and (settled or not turns) else band
+
     def _rounded(self) -> float:
         return 1.0 if self._average >= ALL else 0.0 if self._average <= NOTHING else self._average
+
+
+def _is_counter(word: str) -> bool:
+    return len(word) <= _MOST_DIGITS and word.isascii() and word.isdigit()

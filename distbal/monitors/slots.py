@@ -6,6 +6,7 @@ and the difference is somebody else's.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
@@ -91,7 +92,8 @@ class Slots:
 
         def withdraw(_: Deferred[Loan]) -> None:
             if ticket is not None and ticket.lease is None:
-                self._leases.withdraw(ticket)
+                with suppress(KeyError):  # its time was over, and it is about to be told
+                    self._leases.withdraw(ticket)
 
         loan: Deferred[Loan] = Deferred(withdraw)
         request = Request(OWN_ADDRESS, 0, OWN_ADDRESS, host.spec.pools[0], only=name)
