@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from bench.asked import Asked, AskedSnmp, AskedSsh, AskedTcp, address, why_not
 from bench.crew import Crew
@@ -85,8 +86,7 @@ def _costs(crew: Crew, kind: Kind, size: Size) -> list[Row]:
         shares.append((ours - theirs) / seconds * 100)
         costs.append((ours - theirs) / made * 1e6)
         memories.append((server.memory() / 1e6, plain.memory() / 1e6))
-    for line in failures(server):
-        raise BenchError(f"a check failed: {line}")
+    farm.check(server)
     crew.stop(server, plain)
     farm.stop()
     with_them, without = zip(*memories, strict=True)
@@ -116,8 +116,11 @@ class Farm:
         """A daemon without monitors."""
         return self._crew.distbal("distbal", [self._host(number) for number in range(self._hosts)])
 
-    def asking(self) -> Server:
-        """A daemon that has asked each host once; raises BenchError when that found something wrong."""
+    def asking(self, **more: Any) -> Server:
+        """A daemon that has asked each host once; raises BenchError when that found something wrong.
+
+        :param more: what else :meth:`bench.crew.Crew.distbal` is to be told.
+        """
         makers: dict[str, Callable[[], Asked]] = {
             "tcp": lambda: self._tcp,
             "ssh": lambda: AskedSsh(self._crew, self._hosts),
@@ -129,13 +132,11 @@ class Farm:
             self._host(number, [kind.name for kind in self.kinds if number >= kind.hosts]) for number in range(self._hosts)
         ]
         before = self._checks()
-        server = self._crew.distbal("distbal with monitors", hosts, more=f"monitors: {json.dumps(entries)}\n")
+        server = self._crew.distbal("distbal with monitors", hosts, more=f"monitors: {json.dumps(entries)}\n", **more)
         longest, began = max(kind.interval for kind in self.kinds), time.monotonic()
 
         def asked_all() -> bool:
-            server.check()
-            for line in failures(server):
-                raise BenchError(f"a check failed: {line}")
+            self.check(server)
             made = self._checks()
             all_of_them = all(made[kind.name] - before[kind.name] >= kind.hosts for kind in self.kinds)
             # some are asked twice for their first answer; and the last of them get theirs
@@ -143,6 +144,24 @@ class Farm:
 
         wait_until(asked_all, "every host should have been asked once", within=2 * longest + PATIENCE, pause=0.1)
         return server
+
+    def wait_checks(self, server: Server, number: int, within: float) -> None:
+        """Until so many more have come to the server of the first kind."""
+        asked = self._asked[self.kinds[0].name]
+        wanted = asked.checks() + number
+
+        def made() -> bool:
+            self.check(server)
+            return asked.checks() >= wanted
+
+        wait_until(made, f"{number} checks should have been made", within=within, pause=0.1)
+
+    @staticmethod
+    def check(server: Server) -> None:
+        """:raises BenchError: the daemon has ended, or has found something wrong."""
+        server.check()
+        for line in failures(server):
+            raise BenchError(f"a check failed: {line}")
 
     def watch(self, interval: float, *servers: Server) -> tuple[float, list[int], list[float]]:
         """For so long, do nothing; one of the daemons asks the hosts.

@@ -1,7 +1,8 @@
 """``bench/profile``: where the daemon's time goes under one load. See README.md beside this file.
 
 cProfile names every function, and slows small ones down most: good for finding what is called too often. perf stops the
-daemon a thousand times a second and sees where it is, the kernel included: good for what it costs.
+daemon a thousand times a second and sees where it is, the kernel included: good for what it costs. cProfile sees the reactor's
+thread alone, and pysnmp works in another.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import proxying, relays
+from bench import monitors, proxying, relays
+from bench.asked import why_not
 from bench.crew import ROOT, Crew
 from bench.grants import listed
 from bench.processes import BenchError, Server
@@ -30,9 +32,13 @@ GRANTS = {
 }
 #: those of the proxy: what bench/run measures
 JOBS = {f"proxy-{name}": load for name, load in proxying.LOADS.items()}
+#: those of the monitors
+ASKING = {f"monitors-{kind.name}": kind for kind in monitors.KINDS}
 #: all of them, in words
-LOADS = {name: f"{hosts:,} hosts of {slots}, {at_once} at a time" for name, (hosts, slots, at_once) in GRANTS.items()} | {
-    name: str(load) for name, load in JOBS.items()
+LOADS = {
+    **{name: f"{hosts:,} hosts of {slots}, {at_once} at a time" for name, (hosts, slots, at_once) in GRANTS.items()},
+    **{name: str(load) for name, load in JOBS.items()},
+    **{name: f"{kind}, every {kind.interval:g} s" for name, kind in ASKING.items()},
 }
 #: for so long nobody wants to wait
 PATIENCE = 600
@@ -42,14 +48,17 @@ def main() -> int:
     """Profile, and print."""
     parser = argparse.ArgumentParser(prog="bench/profile", description="Show where the daemon's time goes under one load.")
     parser.add_argument("--load", choices=LOADS, default="grant", help="; ".join(f"{k}: {v}" for k, v in LOADS.items()))
-    parser.add_argument("--grants", "--jobs", type=int, help="how many (default: 20000 grants, of jobs what five rounds have)")
+    parser.add_argument(
+        *("--grants", "--jobs", "--checks"),
+        type=int,
+        help="how many (default: 20000 grants, of jobs what five rounds have, two checks of each host beside the first)",
+    )
     parser.add_argument("--top", type=int, default=30, help="functions to show (default: %(default)s)")
     parser.add_argument("--cumulative", action="store_true", help="order by the time in a function and in what it calls")
     parser.add_argument("--perf", action="store_true", help="with perf, not with cProfile")
     parser.add_argument("--checkout", type=Path, default=ROOT, help="whose code to profile (default: this one's)")
     arguments = parser.parse_args()
-    job = JOBS.get(arguments.load)
-    count = (20_000 if job is None else 5 * job.jobs) if arguments.grants is None else arguments.grants
+    count = _usual(arguments.load) if arguments.grants is None else arguments.grants
     if count < 1 or arguments.top < 1:
         parser.error("--grants and --top are at least 1")
     if arguments.perf and shutil.which("perf") is None:
@@ -59,7 +68,7 @@ def main() -> int:
             saved = crew.directory / "saved"
             options = [] if arguments.perf else [f"--profile={saved}", "--profiler=cprofile", "--savestats"]
             root = arguments.checkout.resolve()
-            start = _granting if job is None else _relaying
+            start = _relaying if arguments.load in JOBS else _asking if arguments.load in ASKING else _granting
             server, run = start(crew, arguments.load, root, options)
             watching = _perf(server, saved) if arguments.perf else None
             run(count)
@@ -78,10 +87,15 @@ def main() -> int:
     except BenchError as error:
         print(f"bench/profile: {error}", file=sys.stderr)
         return 1
-    what = "grants" if job is None else "jobs"
+    what = "jobs" if arguments.load in JOBS else "checks" if arguments.load in ASKING else "grants"
     print(f"{count:,} {what}, {LOADS[arguments.load]}: {used:.1f} s of CPU in all, start-up included")
     print(text)
     return 0
+
+
+def _usual(load: str) -> int:
+    """How many of what it consists of make a profile where nobody says."""
+    return 5 * JOBS[load].jobs if load in JOBS else 2 * ASKING[load].hosts if load in ASKING else 20_000
 
 
 def _granting(crew: Crew, load: str, root: Path, options: Sequence[str]) -> tuple[Server, Callable[[int], None]]:
@@ -108,6 +122,16 @@ def _relaying(crew: Crew, load: str, root: Path, options: Sequence[str]) -> tupl
         relay.wait_sessions(0)
 
     return relay.server, run
+
+
+def _asking(crew: Crew, load: str, root: Path, options: Sequence[str]) -> tuple[Server, Callable[[int], None]]:
+    """A daemon that asks hosts, and what waits until it has done so that often."""
+    kind = ASKING[load]
+    if why := why_not(kind.name):
+        raise BenchError(why)
+    farm = monitors.Farm(crew, [kind], kind.hosts)
+    server = farm.asking(root=root, options=options)
+    return server, lambda count: farm.wait_checks(server, count, PATIENCE)
 
 
 def _cprofile_report(saved: Path, top: int, order: str) -> str:
