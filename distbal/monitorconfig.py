@@ -51,6 +51,7 @@ def options_schemas() -> dict[str, dict[str, Any]]:
         schema = kind.options.model_json_schema()
         schema.pop("required", None)
         schema["title"] = f"options of {name}"
+        schema["description"] = kind.description
         schema["properties"]["kind"] = {"const": name, "description": "The kind of monitor, where the name is another."}
         schemas[name] = schema
     return schemas

@@ -37,7 +37,10 @@ def _add_monitors(schema: dict[str, Any]) -> None:
     for name, body in options.items():
         schema["$defs"] |= body.pop("$defs", {})
         schema["$defs"][f"Monitor-{name}"] = body
-    by_name = {name: {"anyOf": [{"type": "boolean"}, {"$ref": f"#/$defs/Monitor-{name}"}]} for name in options}
+    by_name = {
+        name: {"anyOf": [{"type": "boolean"}, {"$ref": f"#/$defs/Monitor-{name}"}], "description": body["description"]}
+        for name, body in options.items()
+    }
     named = {"anyOf": [{"type": "boolean"}, {"type": "object", "properties": {"kind": {"enum": list(options)}}}]}
     for holder in (schema, schema["$defs"]["HostModel"]):
         holder["properties"]["monitors"] |= {"properties": by_name, "additionalProperties": named}

@@ -39,6 +39,15 @@ def test_the_request_is_distcc_s() -> None:
     assert b"ARGV0000000adistbal.cc" in request("aarch64-linux-gnu-g++")
 
 
+def test_it_is_what_distcc_itself_sends() -> None:
+    """Taken from distcc 3.4, which was told to compile x.i by way of a port that listened."""
+    taken = (
+        b"DIST00000001ARGC00000005ARGV00000014x86_64-linux-gnu-gccARGV00000002-cARGV00000003x.iARGV00000002-oARGV00000003x.o"
+    )
+    ours = request("x86_64-linux-gnu-gcc").partition(b"DOTI")[0]
+    assert ours.replace(b"00000009distbal.c", b"00000003x.i").replace(b"00000009distbal.o", b"00000003x.o") == taken
+
+
 @pytest.mark.parametrize(
     ("data", "compiled"),
     [

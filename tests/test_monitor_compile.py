@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 from pydantic import ValidationError
+from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
+from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from distbal.errors import MonitorTrouble
@@ -167,6 +169,33 @@ async def test_where_no_slot_becomes_free_there_was_no_occasion() -> None:
     check = checked(monitor(free_port(), lending=lending).check())
     assert await given_up(check) is None
     assert (lending.scheduler.lent, lending.scheduler.waiting) == (2, 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_slot_that_came_late_leaves_no_time_to_tell_silence() -> None:
+    async with answering(then="hold", after=b"never") as server:
+        lending = leases()
+        holder = Holder()
+        for _ in range(2):
+            lending.ask(Request("10.0.0.1", 1, "10.0.0.1"), holder)
+        asked = monitor(server.port, lending=lending)
+        asked._timeout = 0.1
+        check = checked(asked.check())
+        await deferLater(reactor, 0.06)
+        lending.release(holder.leases.pop(), Outcome.CLOSED)  # type: ignore[arg-type]
+        await until(lambda: server.heard.endswith(END), "the request")
+        assert await given_up(check) is None
+        assert lending.scheduler.lent == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_compiler_that_worked_is_enough_even_where_the_next_one_hangs() -> None:
+    async with answering(answer(), b"", after=END, then="hold") as server:
+        check = checked(monitor(server.port, "gcc", "icc").check())
+        await until(lambda: server.met == 2, "the second request")
+        reading = await given_up(check)
+        assert (reading.up, reading.reason) == (True, "compiles with gcc, and not with icc")
+        assert reading.facts["missing"] == ("icc: did not answer in time",)
 
 
 @pytest_twisted.ensureDeferred

@@ -71,7 +71,8 @@ def test_editors_find_a_description_and_a_default_for_each_key() -> None:
     assert len(mappings) > 8
     for mapping in mappings:
         # of a monitor's options each may stand for all hosts, or for one
-        required = mapping["properties"] if mapping["title"].startswith("options of") else mapping.get("required", [])
+        of_monitors = mapping["title"].startswith("options of") or "tcp" in mapping["properties"]
+        required = mapping["properties"] if of_monitors else mapping.get("required", [])
         for key, value in mapping["properties"].items():
             assert value.get("description"), key
             assert "default" in value or key in required, key

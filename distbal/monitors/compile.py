@@ -4,7 +4,8 @@ An open port is none: the system of a host answers for a distccd that is stopped
 A host is up by this where one of the compilers works at least; which do is shown, and so are the others, with the reason.
 
 A probe is a job: on a host in service it takes a slot, the next one that is free, before any client. Where none becomes free
-within the timeout, there was no occasion to ask. On a host that is down or drained there is no slot to be had, and none needed.
+while half of the timeout is left for the compile, there was no occasion to ask. On a host that is down or drained there is no
+slot to be had, and none needed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 from typing import Annotated
 
 from twisted.internet.defer import CancelledError
+from twisted.internet.error import ConnectingCancelledError
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
@@ -23,6 +25,9 @@ from distbal.monitors.distccwire import COMPILER_MISSING, AnswerReader, Compiled
 from distbal.monitors.exchange import Caller, Ending, printable
 from distbal.monitors.kit import Count, Interval, MonitorKind, MonitorOptions, Surroundings, Timeout, Unreachable, connect
 from distbal.monitors.slots import Loan
+
+#: how a check ends that is cancelled, while connecting or later
+_GIVEN_UP = (CancelledError, ConnectingCancelledError)
 
 _COMPILER = r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}"
 _COMPILERS = "names of compilers, such as [gcc, g++]"
@@ -72,20 +77,28 @@ class CompileMonitor:
     def __init__(self, target: Target, options: CompileOptions, surroundings: Surroundings) -> None:
         self._target = target
         self._compilers = options.compilers
+        self._timeout = options.timeout
         self._surroundings = surroundings
+        self._seconds = surroundings.reactor.seconds
 
     async def check(self) -> Reading | None:
         """Compile once by each compiler; None where the host had no slot free."""
         slots, name = self._surroundings.slots, self._target.name
+        began = self._seconds()
         loan: Loan | None = None
         try:
             if slots.in_service(name):
                 loan = await self._borrow()
                 if loan is None:
                     return None
+            waited = self._seconds() - began
             return await self._try_all()
         except KeyError:
             raise MonitorTrouble("is in the file no longer") from None
+        except _GIVEN_UP:
+            if waited > self._timeout / 2:
+                return None  # most of the time went into waiting for a slot, and that is not the host's fault
+            raise
         finally:
             if loan is not None:
                 loan.give_back()
@@ -110,6 +123,11 @@ class CompileMonitor:
                 return problem.reading()
             except _CannotError as problem:
                 bad[compiler] = str(problem)
+            except _GIVEN_UP:
+                if not good:
+                    raise
+                bad[compiler] = "did not answer in time"
+                break
             else:
                 good.append(compiler)
         facts = {"compilers": tuple(good)} | ({"missing": tuple(f"{name}: {why}" for name, why in bad.items())} if bad else {})
