@@ -7,7 +7,9 @@ hide the next. Nothing is looked up and nothing is opened but the file.
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -79,6 +81,10 @@ def load(path: str) -> Loaded:
     if found or file is None:
         raise ConfigError(path, found)
     warnings = crosscheck.warnings(root, file, hosts, listeners) + monitors.warnings
+    secrets = monitorconfig.secrets_in(monitors.assignments)
+    if secrets and Path(path).stat().st_mode & stat.S_IROTH:
+        text = f"everybody can read this file, and {', '.join(secrets)} in it: chmod o-r, or write file:/PATH in their place"
+        warnings.append(Mistake(0, 0, "monitors", text))
     return Loaded(_settings(file, monitors.assignments), sorted(warnings))
 
 

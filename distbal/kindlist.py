@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
+import textwrap
 from typing import Any
 
 from distbal.errors import DistbalError
@@ -45,7 +47,10 @@ def _options(kind: Any) -> str:
     if why := kind.why_unavailable():
         lines.append(f"not here: {why}\n")
     lines.append("\n")
+    defaults = {name: "(needed)" if fields[name].is_required() else json.dumps(fields[name].default) for name in names}
+    columns = max(map(len, names)), max(map(len, defaults.values()))
     for name in names:
-        default = "has to be there" if fields[name].is_required() else json.dumps(fields[name].default, default=str)
-        lines.append(f"  {name:{max(map(len, names))}}  {default:16}  {fields[name].description}\n")
+        head = f"  {name:{columns[0]}}  {defaults[name]:{columns[1]}}  "
+        words = textwrap.wrap(fields[name].description or "", max(40, shutil.get_terminal_size((120, 24)).columns - len(head)))
+        lines += [f"{head if number == 0 else ' ' * len(head)}{line}\n" for number, line in enumerate(words)]
     return "".join(lines)

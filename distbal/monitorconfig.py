@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from twisted.plugin import getPlugins
 
 import distbal.plugins
@@ -106,6 +106,20 @@ def summary(assignments: Iterable[Assignment]) -> str:
     """Who is asked by what, in a few words: ``tcp of 3 hosts, ssh of 1 host``; "" for nobody."""
     counts = Counter(one.source for one in assignments)
     return ", ".join(f"{source} of {count} host{'' if count == 1 else 's'}" for source, count in counts.items())
+
+
+def secrets_in(assignments: Iterable[Assignment]) -> list[str]:
+    """The options that are secrets and stand in the file itself, as ``snmp.community``; not those that name a file."""
+    found = {
+        f"{one.source}.{name}"
+        for one in assignments
+        for name, value in one.options
+        if isinstance(value, SecretStr)
+        and value != type(one.options).model_fields[name].default
+        and value.get_secret_value() != type(one.options).model_fields[name].default
+        and not value.get_secret_value().startswith("file:")
+    }
+    return sorted(found)
 
 
 def _says_slots(placed: PlacedHost, assignments: list[Assignment]) -> bool:

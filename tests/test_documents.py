@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distbal import access, briefports, config, descriptors, evidence, listening, schema, status, wire
+from distbal import access, briefports, config, descriptors, evidence, listening, monitorconfig, schema, status, wire
 from distbal.errors import ConfigError
 from distbal.proxy import pipes, session, splice
 from tests.support import ROOT, need, spawn
@@ -121,3 +121,18 @@ def test_man_can_show_the_page(page: Path) -> None:
     assert process.returncode == 0
     assert "warning:" not in out
     assert "SEE ALSO" in out
+
+
+def test_the_full_example_has_every_option_of_every_monitor_at_its_default() -> None:
+    text = (ROOT / "etc" / "hosts-full.yaml").read_text()
+    described = re.sub(r"\n#\s*", " ", text[text.index("# All kinds have interval") :])
+    for name, kind in monitorconfig.kinds().items():
+        own = described[described.index(f" {name}: {{") :].partition("}")[0] if name != "snmp" else described
+        for option, field in kind.options.model_fields.items():
+            if option in ("fall", "rise", "required"):
+                continue
+            assert re.search(rf"\b{option}\b", own), (name, option)
+            if not field.is_required() and field.default not in (None, "") and f"{option}: " in own:
+                default = ", ".join(field.default) if isinstance(field.default, list) else str(field.default)
+                default = default.lower() if isinstance(field.default, bool) else default
+                assert re.search(rf"\b{option}: \[?{re.escape(default)}", own), (name, option, default)

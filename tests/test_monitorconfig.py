@@ -203,6 +203,28 @@ def test_slots_that_the_host_says_need_somebody_who_asks_for_them(tmp_path: Path
     assert [warning for warning in loaded.warnings if "auto" in warning.text]
 
 
+@pytest.mark.parametrize(
+    ("mode", "snmp", "warned"),
+    [
+        (0o644, "{community: hidden}", True),
+        (0o640, "{community: hidden}", False),
+        (0o644, "{community: public}", False),
+        (0o644, "{community: 'file:/etc/distbal/community'}", False),
+        (0o644, "true", False),
+    ],
+)
+def test_secrets_in_a_file_that_everybody_can_read_are_doubtful(tmp_path: Path, mode: int, snmp: str, warned: bool) -> None:
+    pytest.importorskip("pysnmp")
+    file = tmp_path / "hosts.yaml"
+    file.touch(mode)
+    file.chmod(mode)
+    loaded = load(tmp_path, f"hosts: [box/4]\nmonitors: {{snmp: {snmp}}}\n")
+    said = [warning.text for warning in loaded.warnings]
+    words = "everybody can read this file, and snmp.community in it: chmod o-r, or write file:/PATH in their place"
+    assert (words in said) is warned
+    assert not any("hidden" in text for text in said)
+
+
 PLUGIN = """\
 from twisted.plugin import IPlugin
 from zope.interface import implementer
