@@ -82,10 +82,17 @@ def load(path: str) -> Loaded:
         raise ConfigError(path, found)
     warnings = crosscheck.warnings(root, file, hosts, listeners) + monitors.warnings
     secrets = monitorconfig.secrets_in(monitors.assignments)
-    if secrets and Path(path).stat().st_mode & stat.S_IROTH:
+    if secrets and _others_can_read(path):
         text = f"everybody can read this file, and {', '.join(secrets)} in it: chmod o-r, or write file:/PATH in their place"
         warnings.append(Mistake(0, 0, "monitors", text))
     return Loaded(_settings(file, monitors.assignments), sorted(warnings))
+
+
+def _others_can_read(path: str) -> bool:
+    try:
+        return bool(Path(path).stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False  # it was there a moment ago; nobody can read it now
 
 
 def _settings(file: FileModel, monitors: list[Assignment]) -> Settings:
