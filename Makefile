@@ -33,7 +33,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help venv programs test lint demo bench bench-builds bench-proxy bench-monitors wrap install clean
+.PHONY: help venv programs test soak lint demo bench bench-builds bench-proxy bench-monitors wrap install clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -66,6 +66,10 @@ test: programs lint wrap  ## set up everything, then lint, all tests, and what t
 	$(BIN)/python -m coverage report --fail-under=85
 	@echo 'The core (95 % is asked for):'
 	$(BIN)/python -m coverage report --fail-under=95 --include='$(subst $(space),$(comma),$(CORE:%=distbal/%.py))'
+
+soak: $(STAMP)  ## what is shown in minutes, on a machine that does nothing else: weights that follow the load
+	@sh tests/install-programs cc distcc distccd sshd ssh-keygen
+	DISTBAL_SOAK=1 $(BIN)/python -m pytest -s -o faulthandler_timeout=1200 tests/integration/test_real_weights.py $(ARGS)
 
 lint: $(STAMP)  ## ruff and mypy
 	@failed=; for tool in 'ruff check .' 'ruff format --check .' 'mypy $(LINTED)'; do \
