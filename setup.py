@@ -91,7 +91,7 @@ class BdistWheel(bdist_wheel):
 #: what not everybody needs, by what it is needed for
 EXTRAS = {
     "snmp": [
-        "pysnmp>=7.1.30",  # speaks the protocol, its version 3 included; older ones make today's cryptography warn at each message
+        "pysnmp>=7.1.30",  # speaks the protocol, version 3 too; older ones make today's cryptography warn at each message
         "cryptography>=47",  # what pysnmp encrypts with, without asking for it; the first that has CFB where pysnmp looks
     ],
 }
