@@ -94,8 +94,8 @@ EXTRAS = {
         "twisted[conch]",  # its SSH, in the version that install_requires has
     ],
     "snmp": [
-        "pysnmp>=7.1",  # speaks the protocol, its version 3 included; the first with today's names for all that is used
-        "cryptography>=41",  # what pysnmp encrypts with, without saying so
+        "pysnmp>=7.1.30",  # speaks the protocol, version 3 too; older ones make today's cryptography warn at each message
+        "cryptography>=47",  # what pysnmp encrypts with, without asking for it; the first that has CFB where pysnmp looks
     ],
 }
 

@@ -184,7 +184,8 @@ class SnmpMonitor:
     async def check(self) -> Reading:
         """Ask once, and again while nothing comes."""
         credentials = self._credentials()
-        place = await self._place()
+        places = self._surroundings.lookup.known(self._address)
+        place = places[0] if places else await self._find()
         self._in_doubt = True
         try:
             values, processors, took = await self._engines.run(credentials, lambda engine: self._ask(engine, place))
@@ -212,13 +213,11 @@ class SnmpMonitor:
             self._held = credentials
         return credentials
 
-    async def _place(self) -> Place:
-        lookup = self._surroundings.lookup
+    async def _find(self) -> Place:
         try:
-            places = lookup.known(self._address) or await found(lookup, *self._address)
+            return (await found(self._surroundings.lookup, *self._address))[0]
         except Unreachable as problem:
             raise MonitorTrouble(str(problem)) from problem
-        return places[0]
 
     # -- in the loop's thread
 
