@@ -101,6 +101,7 @@ def busy_loops(number: int) -> Iterator[None]:
 @asynccontextmanager
 async def weighed(server: Server, sshd: Sshd, directory: Path) -> AsyncIterator[Balancer]:
     """The balancer, with one host that it weighs by SSH."""
+    sshd.know("ed25519")
     login = sshd.options()
     ssh = f"{{user: {login.user}, port: {login.port}, key: {login.key}, known_hosts: {login.known_hosts}}}"
     listen = "listen: {balance: null, status: '127.0.0.1:0', update: null, proxy: '127.0.0.1:0'}\n"
