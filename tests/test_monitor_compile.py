@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 from pydantic import ValidationError
+from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
+from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from distbal.errors import MonitorTrouble
@@ -29,8 +31,10 @@ from tests.test_distccwire import answer
 END = b"+ 1; }\n"
 
 
-def monitor(port: int, *compilers: str, lending: LocalLeases | None = None, name: str = NAME) -> CompileMonitor:
-    options = CompileOptions(compilers=list(compilers or ["gcc"]))
+def monitor(
+    port: int, *compilers: str, lending: LocalLeases | None = None, name: str = NAME, timeout: float = 10
+) -> CompileMonitor:
+    options = CompileOptions(compilers=list(compilers or ["gcc"]), timeout=timeout)
     return CompileKind().monitor(Target(name, "127.0.0.1", port), options, surroundings(lending))
 
 
@@ -167,6 +171,61 @@ async def test_where_no_slot_becomes_free_there_was_no_occasion() -> None:
     check = checked(monitor(free_port(), lending=lending).check())
     assert await given_up(check) is None
     assert (lending.scheduler.lent, lending.scheduler.waiting) == (2, 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_slot_that_comes_too_late_leaves_nothing_to_say() -> None:
+    async with answering(then="hold", after=b"never") as server:
+        lending, holder = leases(), Holder()
+        for _ in range(2):
+            lending.ask(Request("10.0.0.1", 1, "10.0.0.1"), holder)
+        asked = monitor(server.port, lending=lending, timeout=0.05)
+        check = checked(asked.check())
+        # more than half of the timeout
+        await deferLater(reactor, 0.03)
+        lending.release(holder.leases.pop(), Outcome.CLOSED)  # type: ignore[arg-type]
+        await until(lambda: server.heard.endswith(END), "the request")
+        assert await given_up(check) is None
+        assert lending.scheduler.lent == 1
+        await server.left()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_host_that_is_full_for_too_long_is_asked_without_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with answering(answer(), after=END) as server:
+        lending = leases()
+        asked = monitor(server.port, lending=lending)
+        for _ in range(2):
+            lending.ask(Request("10.0.0.1", 1, "10.0.0.1"), Holder())
+        check = checked(asked.check())
+        assert (lending.scheduler.waiting, server.met) == (1, 0)
+        assert await given_up(check) is None
+        with monkeypatch.context() as context:
+            context.setattr("distbal.monitors.compile.LONGEST", 0.0)
+            server.after = b"never"
+            for _ in range(2):
+                # one that is silent is no answer: the next does without a slot again
+                heard = len(server.heard)
+                check = checked(asked.check())
+                await until(lambda heard=heard: server.heard[heard:].endswith(END), "the request")  # type: ignore[misc]
+                assert (lending.scheduler.waiting, lending.scheduler.lent) == (0, 2)
+                assert await given_up(check) is CancelledError
+            server.after = END
+            assert (await asked.check() or Reading(up=False)).up
+        assert lending.scheduler.counts["granted"] == 2
+        # it has answered: for the next five minutes a slot is waited for again
+        check = checked(asked.check())
+        assert lending.scheduler.waiting == 1
+        assert await given_up(check) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_slot_that_is_free_is_taken_however_long_there_was_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distbal.monitors.compile.LONGEST", 0.0)
+    async with answering(answer(), after=END) as server:
+        lending = leases()
+        assert (await monitor(server.port, lending=lending).check() or Reading(up=False)).up
+        assert lending.scheduler.counts["granted"] == 1
 
 
 @pytest_twisted.ensureDeferred

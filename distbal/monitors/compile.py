@@ -4,7 +4,9 @@ An open port is none: the system of a host answers for a distccd that is stopped
 A host is up by this where one of the compilers works at least; which do is shown, and so are the others, with the reason.
 
 A probe is a job: on a host in service it takes a slot, the next one that is free, before any client. Where none becomes free
-within the timeout, there was no occasion to ask. On a host that is down or drained there is no slot to be had, and none needed.
+within the timeout, or so late that a compile could not end within it, there was no occasion to ask. But a server that is stuck
+with all of its slots lent frees none: so where five minutes brought no answer, and no slot is free, the probe does without. On
+a host that is down or drained, or whose weight is 0, there is no slot to be had, and none needed.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import re
 from typing import Annotated
 
 from twisted.internet.defer import CancelledError
+from twisted.internet.error import ConnectingCancelledError
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
@@ -23,6 +26,9 @@ from distbal.monitors.distccwire import COMPILER_MISSING, AnswerReader, Compiled
 from distbal.monitors.exchange import Caller, Ending, printable
 from distbal.monitors.kit import Count, Interval, MonitorKind, MonitorOptions, Surroundings, Timeout, Unreachable, connect
 from distbal.monitors.slots import Loan
+
+#: seconds without an answer after which a busy host is asked without a slot
+LONGEST = 300.0
 
 _COMPILER = r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}"
 _COMPILERS = "names of compilers, such as [gcc, g++]"
@@ -53,7 +59,8 @@ class CompileKind(MonitorKind):
     name = "compile"
     description = "does a tiny compile work, and by which compilers?"
     options = CompileOptions
-    most_at_once = 20
+    # a thousand hosts that are all silent must have had their turn before what was said of them expires
+    most_at_once = 200
     silence_is_down = True
 
     def monitor(self, target: Target, options: CompileOptions, surroundings: Surroundings) -> CompileMonitor:
@@ -72,23 +79,33 @@ class CompileMonitor:
     def __init__(self, target: Target, options: CompileOptions, surroundings: Surroundings) -> None:
         self._target = target
         self._compilers = options.compilers
+        self._timeout = options.timeout
         self._surroundings = surroundings
+        self._answered: float = surroundings.reactor.seconds()
 
     async def check(self) -> Reading | None:
-        """Compile once by each compiler; None where the host had no slot free."""
-        slots, name = self._surroundings.slots, self._target.name
+        """Compile once by each compiler; None where the host had no slot free, or too late."""
+        slots, name, reactor = self._surroundings.slots, self._target.name, self._surroundings.reactor
+        began = begun = reactor.seconds()
         loan: Loan | None = None
         try:
-            if slots.in_service(name):
+            if slots.in_service(name) and (slots.has_free(name) or began < self._answered + LONGEST):
                 loan = await self._borrow()
                 if loan is None:
                     return None
-            return await self._try_all()
+                begun = reactor.seconds()
+            reading = await self._try_all()
+        except (CancelledError, ConnectingCancelledError):
+            if begun - began > self._timeout / 2:
+                return None
+            raise
         except KeyError:
             raise MonitorTrouble("is in the file no longer") from None
         finally:
             if loan is not None:
                 loan.give_back()
+        self._answered = reactor.seconds()
+        return reading
 
     def stop(self) -> None:
         """Nothing is kept between two checks."""
