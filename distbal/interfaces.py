@@ -67,8 +67,9 @@ class IHostMonitor(Interface):
     def check() -> Any:
         """Ask once.
 
-        Called every ``interval`` seconds or so, and never again before the last check has ended. What may be kept between two
-        checks (a connection, counters to compare with) is the monitor's own business; so is to notice that it is stale.
+        Called every ``interval`` seconds or so, and never before the last check of this kind at this host has ended. What may
+        be kept between two checks (a connection, counters to compare with) is the monitor's own business; so is to notice that
+        it is stale.
 
         :returns: a Deferred that fires with a :class:`Reading`; an ``async def`` method does that. Or with None: there was no
             occasion to ask, and what was said last holds on.

@@ -138,9 +138,9 @@ class LocalLeases:
         return host is not None and host.health.verdict(source) is not None
 
     def propose_slots(self, name: str, slots: int) -> bool:
-        """A host says how many jobs it runs at once: whether that was news. KeyError when no such host is in the file."""
-        host = self.scheduler.host(name)
-        if not host.spec.auto or host.spec.slots == slots:
+        """A host says how many jobs it runs at once: whether that was news. Nothing happens when it is not in the file."""
+        host = self.scheduler.hosts.get(name)
+        if host is None or host.removed or not host.spec.auto or host.spec.slots == slots:
             return False
         self._deliver(self.scheduler.propose_slots(name, slots, self._seconds()))
         return True

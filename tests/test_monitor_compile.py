@@ -189,6 +189,67 @@ async def test_a_slot_that_came_late_leaves_no_time_to_tell_silence() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_where_a_busy_host_gave_no_slot_for_long_the_next_one_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with answering(answer(), after=END) as server:
+        lending, holder = leases(), Holder()
+        asked = monitor(server.port, lending=lending)
+        for _ in range(2):
+            lending.ask(Request("10.0.0.1", 1, "10.0.0.1"), holder)
+        monkeypatch.setattr("distbal.monitors.compile.LONGEST", -1.0)
+        assert await asked.check() is None
+        assert await asked.check() is None
+        assert (lending.scheduler.waiting, server.met) == (1, 0)
+        lending.release(holder.leases.pop(), Outcome.CLOSED)  # type: ignore[arg-type]
+        # between two checks it is kept
+        assert (lending.scheduler.waiting, lending.scheduler.lent) == (0, 2)
+        assert (await asked.check() or Reading(up=False)).up
+        assert lending.scheduler.lent == 1
+        # with a free slot there is nothing to wait for
+        assert (await asked.check() or Reading(up=False)).up
+        assert lending.scheduler.lent == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_slot_that_is_kept_comes_back_at_the_end_and_where_the_host_goes_out_of_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("distbal.monitors.compile.LONGEST", -1.0)
+    lending, holder = leases(), Holder()
+    asked = monitor(free_port(), lending=lending)
+    for _ in range(2):
+        lending.ask(Request("10.0.0.1", 1, "10.0.0.1"), holder)
+    assert await asked.check() is None
+    asked.stop()
+    assert lending.scheduler.waiting == 0
+    assert await asked.check() is None
+    lending.release(holder.leases.pop(), Outcome.CLOSED)  # type: ignore[arg-type]
+    assert lending.scheduler.lent == 2
+    asked.stop()
+    assert lending.scheduler.lent == 1
+    lending.ask(Request("10.0.0.1", 1, "10.0.0.1"), holder)
+    assert await asked.check() is None
+    lending.set_admin(NAME, AdminState.DRAIN)
+    assert not (await asked.check() or Reading(up=True)).up
+    assert lending.scheduler.waiting == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_slot_that_is_refused_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distbal.monitors.compile.LONGEST", -1.0)
+    lending = leases(wait=0.01)
+    asked = monitor(free_port(), lending=lending)
+    for _ in range(2):
+        lending.ask(Request("10.0.0.1", 1, "10.0.0.1"), Holder())
+    assert await asked.check() is None
+    await until(lambda: lending.scheduler.waiting == 0, "the end of its patience")
+    assert await asked.check() is None
+    assert await asked.check() is None
+    assert lending.scheduler.waiting == 1
+    asked.stop()
+    lending.stop()
+
+
+@pytest_twisted.ensureDeferred
 async def test_one_compiler_that_worked_is_enough_even_where_the_next_one_hangs() -> None:
     async with answering(answer(), b"", after=END, then="hold") as server:
         check = checked(monitor(server.port, "gcc", "icc").check())

@@ -425,10 +425,41 @@ def test_monitors_that_stay_are_not_disturbed_and_what_the_others_said_is_forgot
         one.watch(kind, "a", interval=10)
         assert (one.up("a"), one.up("b")) == (False, True)
         assert [monitor.stopped for monitor in sorted(kind.made, key=lambda made: made.target.name)] == [0, 1]
-        one.watch(kind, "a", interval=20)
+        one.rounds.configure([])
         assert one.up("a")
+        one.watch(kind, "a", interval=20)
         one.go(21)
         assert not one.up("a")
+
+
+def test_a_host_that_is_down_does_not_come_up_because_an_option_changes() -> None:
+    with ground() as one:
+        kind = one.kind()
+        kind.answer = PROOF
+        one.watch(kind, interval=1)
+        one.go(2)
+        kind.answer = UP
+        one.watch(kind, interval=100, rise=2)
+        one.go(20)
+        assert (one.state().checks, one.up()) == (0, False), "it holds for as long as the new interval wants"
+        one.go(10)
+        assert (one.state().checks, one.up()) == (1, False)
+        one.go(100 * SOONER * (1 + JITTER) + 2 * GRAIN)
+        assert one.up(), "rise counts as before"
+        # another kind under the same name is somebody else
+        kind.answer = PROOF
+        one.go(200)
+        assert not one.up()
+        one.watch(one.kind(), interval=100)
+        assert one.up()
+
+
+def test_what_there_is_to_show_is_in_the_order_of_the_file() -> None:
+    with ground("a", "b", "c") as one:
+        kind = one.kind()
+        one.watch(kind, "b", "c")
+        one.watch(kind, "c", "a", "b")
+        assert [state.host for state in one.rounds.states()] == ["c", "a", "b"]
 
 
 def test_a_check_that_runs_when_its_monitor_goes_is_cancelled() -> None:
@@ -455,7 +486,7 @@ def test_a_host_that_left_the_farm_while_it_was_asked_harms_nothing() -> None:
         one.watch(kind, interval=10, timeout=60)
         one.go(11)
         one.leases.configure(Farm((HostSpec("a", 4, 0),)))
-        answer.callback(PROOF)
+        answer.callback(Reading(up=False, certain=True, slots=3))
         one.watch(kind, "a", interval=10)
         one.go(20)
         assert one.up("a")

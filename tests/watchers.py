@@ -21,6 +21,7 @@ from distbal.lookup import Lookup
 from distbal.monitors.kit import MonitorKind, MonitorOptions, Surroundings
 from distbal.monitors.rounds import Rounds
 from distbal.monitors.slots import Slots
+from distbal.monitors.stops import STOP_TIME
 from distbal.monitors.watch import Assignment, WatchState
 from distbal.scheduler import Scheduler
 
@@ -100,11 +101,13 @@ class Ground:
         self.kinds.append(Kind(self.clock, **traits))
         return self.kinds[-1]
 
-    def watch(self, kind: Kind, *hosts: str, source: str = "", **options: Any) -> None:
-        """Ask these hosts, or all, by monitors of this kind."""
+    def watch(self, kind: Kind, *hosts: str, sources: tuple[str, ...] = (), **options: Any) -> None:
+        """Ask these hosts, or all, by monitors of this kind: one, or several under names of their own."""
         made = kind.options(**options)
         names = hosts or self.hosts
-        self.rounds.configure([Assignment(Target(name, name, 3632), source or kind.name, kind, made) for name in names])
+        self.rounds.configure(
+            [Assignment(Target(name, name, 3632), source, kind, made) for name in names for source in sources or (kind.name,)]
+        )
 
     def go(self, seconds: float, step: float = 0.1) -> None:
         """Let time pass."""
@@ -143,7 +146,8 @@ def ground(*hosts: str, slots: int = 4) -> Iterator[Ground]:
     try:
         yield one
     finally:
-        rounds.stop()
+        if not rounds.stop().called:
+            clock.advance(STOP_TIME)
         leases.stop()
         # a test's own timers are its own business
         left = [call for call in clock.getDelayedCalls() if isinstance(_owner(call), Rounds | Deadlines)]

@@ -71,6 +71,13 @@ def answer(assignment: Assignment, result: Any, *, overdue: bool) -> Answer:
     :param result: what its Deferred ended with; a Failure where it failed.
     :param overdue: it was cancelled at its timeout.
     """
+    try:
+        return _answer(assignment, result, overdue=overdue)
+    except Exception:  # noqa: BLE001 (a mapping of facts, or an exception's text, that raises when it is looked at)
+        return Bug.of(Failure())  # type: ignore[no-untyped-call]
+
+
+def _answer(assignment: Assignment, result: Any, *, overdue: bool) -> Answer:
     if isinstance(result, Reading):
         wrong = validate_reading(result)
         return Bug.saying(f"a reading that is none: {'; '.join(wrong)}") if wrong else tidy(result)
@@ -79,7 +86,7 @@ def answer(assignment: Assignment, result: Any, *, overdue: bool) -> Answer:
     if not isinstance(result, Failure):
         return Bug.saying(f"a check ended with {type(result).__name__}, not with a Reading")
     if isinstance(result.value, MonitorTrouble):
-        return Trouble(one_line(str(result.value), MOST_REASON))
+        return Trouble(one_line(str(result.value), MOST_REASON) or "could not be asked, and its monitor does not say why")
     if overdue and not isinstance(result.value, BugError):
         return silence(assignment)
     return Bug.of(result)

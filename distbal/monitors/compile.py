@@ -4,8 +4,9 @@ An open port is none: the system of a host answers for a distccd that is stopped
 A host is up by this where one of the compilers works at least; which do is shown, and so are the others, with the reason.
 
 A probe is a job: on a host in service it takes a slot, the next one that is free, before any client. Where none becomes free
-while half of the timeout is left for the compile, there was no occasion to ask. On a host that is down or drained there is no
-slot to be had, and none needed.
+while half of the timeout is left for the compile, there was no occasion to ask; but after five minutes without an answer the
+next slot that becomes free is kept for the next check. On a host that is down or drained there is no slot to be had, and none
+needed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Annotated
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectingCancelledError
 from twisted.plugin import IPlugin
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from distbal.errors import MonitorTrouble, WireError
@@ -24,10 +26,13 @@ from distbal.interfaces import IHostMonitor, IHostMonitorFactory, Reading, Targe
 from distbal.monitors.distccwire import COMPILER_MISSING, AnswerReader, Compiled, request
 from distbal.monitors.exchange import Caller, Ending, printable
 from distbal.monitors.kit import Count, Interval, MonitorKind, MonitorOptions, Surroundings, Timeout, Unreachable, connect
-from distbal.monitors.slots import Loan
+from distbal.monitors.slots import Loan, Slots
 
 #: how a check ends that is cancelled, while connecting or later
 _GIVEN_UP = (CancelledError, ConnectingCancelledError)
+
+#: seconds without an answer after which a busy host's next free slot is kept for the next check
+LONGEST = 300.0
 
 _COMPILER = r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}"
 _COMPILERS = "names of compilers, such as [gcc, g++]"
@@ -70,6 +75,31 @@ class _CannotError(Exception):
     """A compiler does not work there; the text says why, as the end of a sentence that begins with the host's name."""
 
 
+class _Reservation:
+    """The next slot of a host, kept until it is wanted.
+
+    :ivar loan: the slot, once it is there.
+    :ivar refused: it will not come: queue.wait bounds this wait, too.
+    """
+
+    def __init__(self, slots: Slots, name: str) -> None:
+        self.loan: Loan | None = None
+        self.refused = False
+        self._coming = slots.take(name).addCallbacks(self._came, self._refused)
+
+    def _came(self, loan: Loan) -> None:
+        self.loan = loan
+
+    def _refused(self, _: Failure) -> None:
+        self.refused = True
+
+    def end(self) -> None:
+        """It is not wanted any more."""
+        self._coming.cancel()
+        if self.loan is not None:
+            self.loan.give_back()
+
+
 @implementer(IHostMonitor)
 class CompileMonitor:
     """Compiles on one host."""
@@ -80,6 +110,8 @@ class CompileMonitor:
         self._timeout = options.timeout
         self._surroundings = surroundings
         self._seconds = surroundings.reactor.seconds
+        self._answered: float = surroundings.reactor.seconds()
+        self._reservation: _Reservation | None = None
 
     async def check(self) -> Reading | None:
         """Compile once by each compiler; None where the host had no slot free."""
@@ -91,8 +123,10 @@ class CompileMonitor:
                 loan = await self._borrow()
                 if loan is None:
                     return None
+            else:
+                self.stop()
             waited = self._seconds() - began
-            return await self._try_all()
+            reading = await self._try_all()
         except KeyError:
             raise MonitorTrouble("is in the file no longer") from None
         except _GIVEN_UP:
@@ -102,14 +136,27 @@ class CompileMonitor:
         finally:
             if loan is not None:
                 loan.give_back()
+        self._answered = self._seconds()
+        return reading
 
     def stop(self) -> None:
-        """Nothing is kept between two checks."""
+        """Let go of the slot that is kept for the next check, if there is one."""
+        if self._reservation is not None:
+            self._reservation.end()
+            self._reservation = None
 
     async def _borrow(self) -> Loan | None:
         """A slot; None where none was free in time, which says nothing of the host."""
+        slots, name = self._surroundings.slots, self._target.name
+        if self._reservation is None and not slots.has_free(name) and self._seconds() > self._answered + LONGEST:
+            self._reservation = _Reservation(slots, name)
+        if self._reservation is not None:
+            reservation = self._reservation
+            if reservation.loan is not None or reservation.refused:
+                self._reservation = None
+            return reservation.loan
         try:
-            return await self._surroundings.slots.take(self._target.name)
+            return await slots.take(name)
         except (CancelledError, MonitorTrouble):
             return None
 

@@ -2,7 +2,7 @@
 
 - Checks come every ``interval`` seconds, spread evenly over it and jittered. While a change is undecided (``fall``, ``rise``),
   the next one comes after a third of that.
-- Of one monitor and one host never two run at once; of one kind no more than it allows. What is too much waits.
+- Of one kind and one host never two run at once, and of one kind no more than it allows (``turns.py``). What is too much waits.
 - The timeout is enforced here: the check is cancelled, and what that means its kind says. One that does not end even then has a
   bug.
 - A monitor that raises, hangs or answers nonsense hurts itself alone: it is stopped, counted and shown, and made anew after a
@@ -13,11 +13,10 @@
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -30,6 +29,8 @@ from distbal.leases import LocalLeases
 from distbal.loads import SAMPLE
 from distbal.monitors.answers import Bug, BugError, Trouble, answer, begin
 from distbal.monitors.kit import Surroundings
+from distbal.monitors.stops import Stops
+from distbal.monitors.turns import Turns
 from distbal.monitors.watch import Assignment, Watch, WatchState
 from distbal.ranking import Ranking
 
@@ -44,8 +45,6 @@ GRAIN = 0.1
 BATCH = 8
 #: seconds that a cancelled check may take to end
 CANCEL_TIME = 5.0
-#: seconds that monitors have to stop
-STOP_TIME = 5.0
 #: seconds for which a check may hold the reactor up before that is a complaint
 LONG = 0.1
 #: multiples of this, less whole numbers, are spread evenly however many there are (the golden ratio)
@@ -76,33 +75,41 @@ class Rounds:
         #: while those that are due are begun: what is planned meanwhile needs no timer
         self._looking = False
         self._sampler: IDelayedCall | None = None
-        #: by kind: how many checks run, and who waits until fewer do
-        self._running: dict[str, int] = {}
-        self._crowd: dict[str, deque[Watch]] = {}
-        self._letting_in: set[str] = set()
+        self._turns = Turns(self._begin)
         #: by timeout
         self._timeouts: dict[float, Deadlines[Watch]] = {}
         self._cancelled: Deadlines[Watch] = Deadlines(self._clock, CANCEL_TIME, self._hangs)
         #: by source: how many there were, so that the next one is spread among them
         self._serials: dict[str, int] = {}
-        self._stopping: set[Deferred[Any]] = set()
+        self._stops = Stops(self._clock, self._complain)
         self._stopped = False
 
     # -- what the service calls
 
     def configure(self, assignments: Iterable[Assignment]) -> None:
-        """Have these monitors from now on. Those that stay as they are go on; what the others said is forgotten."""
+        """Have these monitors from now on.
+
+        Those that stay as they are go on. One of which only the options change begins anew, with what was said last: a host
+        that is down does not come up by that. What the others said is forgotten.
+        """
         wanted = {one.key: one for one in assignments}
-        for key, watch in list(self._watches.items()):
-            if wanted.get(key) != watch.assignment:
-                del self._watches[key]
-                self._retire(watch)
-                self._leases.forget(*key)
+        before, self._watches = self._watches, {}
+        gone = [watch for key, watch in before.items() if wanted.get(key) != watch.assignment]
+        self._retire(gone)
+        for watch in gone:
+            if not _same(watch.assignment, wanted.get(watch.assignment.key)):
+                self._leases.forget(*watch.assignment.key)
         now = self._seconds()
         for key, assignment in wanted.items():
-            if key not in self._watches:
-                watch = self._watches[key] = Watch(assignment, now + self._place(assignment))
+            known = before.get(key)
+            if known is None or known.gone:
+                watch = Watch(assignment, now + self._place(assignment))
                 self._due.put(watch, watch.base)
+                if known is not None and _same(known.assignment, assignment) and self._leases.heard(*key):
+                    watch.judge.opinion = known.judge.opinion
+                    self._tell(watch, watch.judge.opinion)
+                known = watch
+            self._watches[key] = known
         self._set_timer()
         if self._watches and self._sampler is None:
             self._sampler = self._clock.callLater(SAMPLE, self._sample)
@@ -110,21 +117,21 @@ class Rounds:
     def stop(self) -> Deferred[Any]:
         """The end: no check runs on, and every monitor has been stopped when this fires, or has had its time."""
         self._stopped = True
-        for watch in self._watches.values():
-            self._retire(watch)
-        self._watches.clear()
+        watches, self._watches = list(self._watches.values()), {}
+        self._retire(watches)
         for call in (self._timer, self._sampler):
             if call is not None:
                 call.cancel()
         self._timer = self._sampler = None
         for deadlines in self._timeouts.values():
             deadlines.stop()
+        return self._stops.all_over().addCallback(self._end)
+
+    def _end(self, _: object) -> None:
+        """Whoever still leaves has had its time."""
+        for watch in list(self._stops.leaving):
+            self._hangs(watch)
         self._cancelled.stop()
-        stopping = list(self._stopping)
-        together: Deferred[Any] = DeferredList(stopping)
-        if all(one.called for one in stopping):
-            return together
-        return together.addTimeout(STOP_TIME, self._clock).addErrback(lambda _: None)
 
     def states(self) -> tuple[WatchState, ...]:
         """What there is to show, in the order of the file."""
@@ -176,20 +183,13 @@ class Rounds:
                 if watch is None or self._due.key(watch) > now:
                     break
                 self._due.discard(watch)
-                self._begin_or_wait(watch)
+                self._turns.ask(watch)
             else:
                 self._timer_due = now
                 self._timer = self._clock.callLater(0, self._look)
         finally:
             self._looking = False
             self._set_timer()
-
-    def _begin_or_wait(self, watch: Watch) -> None:
-        kind = watch.assignment.kind
-        if self._running.get(kind.name, 0) < kind.most_at_once:
-            self._begin(watch)
-        else:
-            self._crowd.setdefault(kind.name, deque()).append(watch)
 
     def _sample(self) -> None:
         self._sampler = self._clock.callLater(SAMPLE, self._sample)
@@ -199,8 +199,6 @@ class Rounds:
 
     def _begin(self, watch: Watch) -> None:
         assignment = watch.assignment
-        name = assignment.kind.name
-        self._running[name] = self._running.get(name, 0) + 1
         watch.began = began = self._seconds()
         watch.checks += 1
         watch.paused_until = None
@@ -209,12 +207,12 @@ class Rounds:
             if watch.monitor is None:
                 watch.monitor = assignment.kind.monitor(assignment.target, assignment.options, self._surroundings)
             check = begin(watch.monitor)
-        except Exception:  # noqa: BLE001 (whatever it is, it is the monitor's alone)
+        except (Exception, SystemExit):  # noqa: BLE001 (whatever it is, it is the monitor's alone)
             self._over(watch, Failure())  # type: ignore[no-untyped-call]
             return
         took = self._seconds() - began
         if took > LONG:
-            self._complain("{source} of {host} held up every job for {took:.2f} s", took=took, **_names(watch))
+            self._complain("{source} of {host} held up every job for {took:.2f} s", took=took, **watch.names)
         watch.check = check
         if not check.called or check.paused:
             self._timeout(assignment.options.timeout).add(watch)
@@ -233,54 +231,44 @@ class Rounds:
         self._cancel(watch)
 
     def _cancel(self, watch: Watch) -> None:
-        if watch.check is None:
-            return
+        check = watch.check
         try:
-            watch.check.cancel()
+            if check is not None:
+                check.cancel()
         except Exception:  # noqa: BLE001 (a canceller of the monitor's own)
-            self._met_bug(watch, Bug.of(Failure()))  # type: ignore[no-untyped-call]
+            if watch.check is check:
+                # that is no silence of the host's
+                watch.overdue = False
+                self._give_up(watch, Failure())  # type: ignore[no-untyped-call]
 
     def _hangs(self, watch: Watch) -> None:
         """It was cancelled, and does not end: what still comes from it is not heard."""
         if watch.check is not None:
-            watch.check = None
-            self._over(watch, Failure(BugError("a check was cancelled and did not end")))  # type: ignore[no-untyped-call]
+            self._give_up(watch, Failure(BugError("a check was cancelled and did not end")))  # type: ignore[no-untyped-call]
 
     def _ended(self, result: Any, watch: Watch, check: Deferred[Any]) -> None:
         """A check's Deferred fired."""
-        if watch.check is not check:
-            return  # it was given up
+        if watch.check is check:  # else it was given up
+            self._give_up(watch, result)
+
+    def _give_up(self, watch: Watch, result: Any) -> None:
+        """Nothing more is expected of the check that runs."""
         watch.check = None
         self._timeout(watch.assignment.options.timeout).discard(watch)
-        if watch.overdue:
-            self._cancelled.discard(watch)
+        self._cancelled.discard(watch)
         self._over(watch, result)
 
     def _over(self, watch: Watch, result: Any) -> None:
         """A check has ended, however it did: hear what it says, plan the next one, and let one begin that waited."""
-        name = watch.assignment.kind.name
-        self._running[name] -= 1
-        if not watch.gone:
-            try:
-                self._hear(watch, result)
-            finally:
-                if not watch.gone:
-                    self._plan(watch, self._seconds())
-        self._let_in(name, watch.assignment.kind.most_at_once)
-
-    def _let_in(self, name: str, most: int) -> None:
-        """Let those begin that waited for a check of this kind to end."""
-        crowd = self._crowd.get(name)
-        if not crowd or name in self._letting_in:
-            return  # a check that ends at once comes here again: it must not go deeper with each
-        self._letting_in.add(name)
         try:
-            while crowd and not self._stopped and self._running[name] < most:
-                following = crowd.popleft()
-                if not following.gone:
-                    self._begin(following)
+            if watch.gone:
+                self._stops.check_ended(watch)
+            else:
+                self._hear(watch, result)
         finally:
-            self._letting_in.discard(name)
+            if not watch.gone:
+                self._plan(watch, self._seconds())
+            self._turns.over(watch)
 
     # -- what it says
 
@@ -306,15 +294,16 @@ class Rounds:
         watch.took = now - watch.began if reading.took is None else reading.took
         watch.failed += not reading.up
         self._fine(watch)
+        # a host that the file no longer names will be followed here in a moment
         if reading.slots is not None and self._leases.propose_slots(watch.assignment.target.name, reading.slots):
-            self.log.info("{host} runs {slots} jobs at once, says {source}", slots=reading.slots, **_names(watch))
+            self.log.info("{host} runs {slots} jobs at once, says {source}", slots=reading.slots, **watch.names)
         self._tell(watch, watch.judge.hear(reading))
 
     def _missed(self, watch: Watch, trouble: str) -> None:
         """A check could not be made."""
         watch.troubled += 1
         if not watch.trouble:
-            watch.told = self._complain("{source} cannot ask: {host} {trouble}", trouble=trouble, **_names(watch))
+            watch.told = self._complain("{source} cannot ask: {host} {trouble}", trouble=trouble, **watch.names)
         watch.trouble = trouble
         self._tell(watch, watch.judge.miss(trouble))
 
@@ -324,7 +313,7 @@ class Rounds:
         if watch.trouble:
             watch.trouble = ""
             if watch.told:
-                self.log.info("{source} can ask {host} again", **_names(watch))
+                self.log.info("{source} can ask {host} again", **watch.names)
 
     def _met_bug(self, watch: Watch, bug: Bug) -> None:
         """The monitor broke its contract: stop it, and leave it alone for a while."""
@@ -333,10 +322,10 @@ class Rounds:
             "the monitor {source} of {host} has a bug, and is made anew in {pause:g} s: {details}",
             pause=round(pause, 1),
             details=bug.details,
-            **_names(watch),
+            **watch.names,
         )
         watch.trouble = bug.text
-        self._dismiss(watch)
+        self._stops.dismiss(watch)
         self._tell(watch, watch.judge.miss(watch.trouble))
 
     def _tell(self, watch: Watch, opinion: Opinion | None) -> None:
@@ -346,7 +335,7 @@ class Rounds:
         host, source = watch.assignment.key
         try:
             changed = self._leases.report(
-                host, source, up=opinion.up, reason=opinion.reason, weight=opinion.weight, ttl=watch.holds_for
+                host, source, up=opinion.up, reason=opinion.reason, weight=opinion.weight, ttl=watch.holds_for(self._seconds())
             )
         except KeyError:
             return  # the file no longer names it, and will be followed here in a moment
@@ -362,39 +351,27 @@ class Rounds:
             return
         watch.judge.forget()
         if not opinion.up:
-            self.log.warn("{source} could not ask for too long: that {host} is down holds no longer", **_names(watch))
+            self.log.warn("{source} could not ask for too long: that {host} is down holds no longer", **watch.names)
 
     # -- the end of one
 
-    def _retire(self, watch: Watch) -> None:
-        """It is no longer wanted."""
-        watch.gone = True
-        self._due.discard(watch)
-        self._timeout(watch.assignment.options.timeout).discard(watch)
-        self._cancelled.discard(watch)
-        if watch.check is not None:
-            self._cancel(watch)
-        if watch.check is not None:
-            # it does not end at once; whatever comes of it is not heard
-            watch.check = None
-            self._over(watch, None)
-        self._dismiss(watch)
-
-    def _dismiss(self, watch: Watch) -> None:
-        """Stop the monitor; a new one is made for the next check."""
-        monitor, watch.monitor = watch.monitor, None
-        if monitor is None:
-            return
-
-        def failed(failure: Failure) -> None:
-            text = failure.getErrorMessage()
-            self._complain("the monitor {source} of {host} could not be stopped: {text}", text=text, **_names(watch))
-
-        stopping = maybeDeferred(monitor.stop).addErrback(failed)
-        self._stopping.add(stopping)
-        stopping.addBoth(lambda _: self._stopping.discard(stopping))
+    def _retire(self, watches: list[Watch]) -> None:
+        """These are no longer wanted."""
+        for watch in watches:
+            watch.gone = True
+        for watch in watches:
+            self._due.discard(watch)
+            if watch.check is not None and not watch.overdue:
+                self._timeout(watch.assignment.options.timeout).discard(watch)
+                self._cancelled.add(watch)
+                self._cancel(watch)
+            if watch.check is None:
+                self._stops.dismiss(watch)
+            else:
+                # its monitor is stopped when the check has ended
+                self._stops.dismiss_later(watch)
 
 
-def _names(watch: Watch) -> dict[str, str]:
-    """For a line of the log."""
-    return {"host": watch.assignment.target.name, "source": watch.assignment.source}
+def _same(one: Assignment, other: Assignment | None) -> bool:
+    """Whether the same is asked, be it with other options."""
+    return other is not None and one.target == other.target and one.kind is other.kind

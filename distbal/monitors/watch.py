@@ -76,6 +76,7 @@ class Watch:
     :ivar overdue: the check that runs was cancelled at its timeout.
     :ivar gone: it is no longer wanted.
     :ivar told: its trouble stands in the log.
+    :ivar turn: the host's name and the kind's: of those that share it one alone may ask at a time.
     """
 
     __slots__ = (
@@ -100,11 +101,13 @@ class Watch:
         "took",
         "trouble",
         "troubled",
+        "turn",
     )
 
     def __init__(self, assignment: Assignment, base: float) -> None:
         options = assignment.options
         self.assignment = assignment
+        self.turn = assignment.target.name, assignment.kind.name
         self.base = base
         self.judge = Judge(options.fall, options.rise, required=options.required)
         self.monitor: Any = None
@@ -122,11 +125,16 @@ class Watch:
         return f"<Watch {self.assignment.source} of {self.assignment.target.name}>"
 
     @property
-    def holds_for(self) -> float:
-        """Seconds for which an opinion holds when it is not heard again: three checks may fail to come."""
+    def names(self) -> dict[str, str]:
+        """For a line of the log."""
+        return {"host": self.assignment.target.name, "source": self.assignment.source}
+
+    def holds_for(self, now: float) -> float:
+        """Seconds for which an opinion holds when it is not heard again: three checks may fail to come, after a pause."""
         options = self.assignment.options
         interval: float = max(options.interval, self.assignment.kind.least_interval)
-        return 3.0 * interval + options.timeout
+        pause = 0.0 if self.paused_until is None else self.paused_until - now
+        return pause + 3.0 * interval + options.timeout
 
     def state(self) -> WatchState:
         """What readers are shown."""
