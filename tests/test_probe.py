@@ -95,7 +95,7 @@ def test_every_kind_of_answer_is_shown(tmp_path: Path, plugins: Path) -> None:
     assert "trouble" in rows["silent"]
     assert "did not answer within 0.2 s" in rows["silent"]
     assert "bug" in rows["buggy"]
-    assert "met a bug: division by zero" in rows["buggy"]
+    assert "met a bug: ZeroDivisionError: division by zero" in rows["buggy"]
     assert "does not let us in" in rows["locked"]
     assert "had no occasion to ask" in rows["resting"]
     shown = json.loads(distbal("probe", str(file), "fine", "--json", path=plugins).stdout)

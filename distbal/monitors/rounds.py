@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -28,7 +28,7 @@ from distbal.interfaces import Reading
 from distbal.judge import Opinion
 from distbal.leases import LocalLeases
 from distbal.loads import SAMPLE
-from distbal.monitors.answers import Bug, BugError, Trouble, answer, begin
+from distbal.monitors.answers import Bug, BugError, Trouble, answer, begin, named
 from distbal.monitors.kit import Surroundings
 from distbal.monitors.watch import Assignment, Watch, WatchState
 from distbal.ranking import Ranking
@@ -209,7 +209,7 @@ class Rounds:
             if watch.monitor is None:
                 watch.monitor = assignment.kind.monitor(assignment.target, assignment.options, self._surroundings)
             check = begin(watch.monitor)
-        except Exception:  # noqa: BLE001 (whatever it is, it is the monitor's alone)
+        except BaseException:  # noqa: BLE001 (whatever it is, sys.exit() included, it is the monitor's alone)
             self._over(watch, Failure())  # type: ignore[no-untyped-call]
             return
         took = self._seconds() - began
@@ -237,7 +237,7 @@ class Rounds:
             return
         try:
             watch.check.cancel()
-        except Exception:  # noqa: BLE001 (a canceller of the monitor's own)
+        except BaseException:  # noqa: BLE001 (a canceller of the monitor's own)
             self._met_bug(watch, Bug.of(Failure()))  # type: ignore[no-untyped-call]
 
     def _hangs(self, watch: Watch) -> None:
@@ -387,7 +387,7 @@ class Rounds:
             return
 
         def failed(failure: Failure) -> None:
-            text = failure.getErrorMessage()
+            text = f"it took more than {STOP_TIME:g} s" if isinstance(failure.value, CancelledError) else named(failure)
             self._complain("the monitor {source} of {host} could not be stopped: {text}", text=text, **_names(watch))
 
         stopping = maybeDeferred(monitor.stop).addErrback(failed)
