@@ -19,6 +19,7 @@ from distbal.monitors.agent import MOST_LINE, AgentKind, AgentMonitor, AgentOpti
 from distbal.plugins import builtin
 from tests.answering import answering, checked, full_port, given_up, is_connected, surroundings, target
 from tests.peers import until
+from tests.services import Lines
 from tests.support import free_port, spawn
 
 
@@ -144,6 +145,7 @@ def test_the_kind_is_as_the_contract_has_it() -> None:
     assert verifyObject(IHostMonitor, monitor(1))
     assert builtin.agent.why_unavailable() == ""
     assert not builtin.agent.silence_is_down
+    assert builtin.agent.proposes_slots
     options = AgentOptions(port=1)
     assert (options.interval, options.timeout, options.fall, options.rise) == (10, 3, 3, 2)
 
@@ -159,6 +161,15 @@ async def test_an_agent_is_asked_again_and_again() -> None:
         assert agent.heard == b""
         await agent.left()
         asks.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_check_that_goes_well_is_not_in_the_log() -> None:
+    async with answering(b"up\n") as agent:
+        with Lines() as lines:
+            await monitor(agent.port).check()
+            await agent.left()
+        assert lines.all == []
 
 
 @pytest_twisted.ensureDeferred

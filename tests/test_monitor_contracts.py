@@ -12,12 +12,25 @@ from twisted.internet.defer import Deferred
 
 from distbal.interfaces import Target
 from distbal.monitors.exec import ExecKind
+from distbal.monitors.kit import MonitorKind
 from distbal.monitors.ssh import SshKind
 from distbal.monitors.tcp import TcpKind
+from distbal.plugins import builtin
 from distbal.testing import MonitorContract
 from tests.services import taken_port
 from tests.sshd import Sshd, make_keys
 from tests.support import need
+
+
+def builtin_kinds() -> list[MonitorKind]:
+    return [one for one in vars(builtin).values() if isinstance(one, MonitorKind)]
+
+
+@pytest.mark.parametrize("kind", builtin_kinds(), ids=lambda kind: kind.name)
+def test_where_silence_proves_nothing_it_is_said_where_to_look(kind: MonitorKind) -> None:
+    # it stands behind "did not answer within 3 s: "
+    assert kind.silence_is_down or kind.silence
+    assert "did not answer" not in kind.silence
 
 
 class TestTcp(MonitorContract):

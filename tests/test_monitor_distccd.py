@@ -177,6 +177,9 @@ def test_the_kind_is_as_the_contract_has_it() -> None:
     assert verifyObject(IHostMonitorFactory, builtin.distccd)
     assert verifyObject(IHostMonitor, monitor(1))
     assert builtin.distccd.silence_is_down
+    assert builtin.distccd.proposes_slots
+    # also while a change is undecided, when others are asked three times as often
+    assert builtin.distccd.least_interval == 10
     options = DistccdOptions()
     assert (options.interval, options.timeout, options.port, options.least_disk) == (15, 3, 3633, 0)
 

@@ -13,6 +13,7 @@ import pytest_twisted
 from distbal.errors import MonitorTrouble
 from distbal.monitors.hostkeys import KnownHosts
 from distbal.monitors.sshlink import Files
+from tests.services import Lines
 from tests.sshd import (
     KINDS,
     USER,
@@ -234,9 +235,11 @@ async def test_an_agent_logs_in(sshd: Sshd, kind: str, monkeypatch: pytest.Monke
     await sshd.start()
     with agent(sshd.directory, sshd.keys.private(f"user_{kind}")) as socket:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
-        async with asking(sshd.options(key=None, agent=True)) as monitor:
-            assert (await monitor.check()).up
-            assert (await monitor.check()).up
+        with Lines() as lines:
+            async with asking(sshd.options(key=None, agent=True)) as monitor:
+                assert (await monitor.check()).up
+                assert (await monitor.check()).up
+        assert lines.all == []
     assert sshd.logins == 1
 
 

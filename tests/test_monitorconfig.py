@@ -197,8 +197,9 @@ def test_slots_that_the_host_says_need_somebody_who_asks_for_them(tmp_path: Path
     assert [warning.text for warning in loaded.warnings if "auto" in warning.text] == [
         "auto, and no monitor of this host says them (distccd does): until one does it has 4"
     ]
-    loaded = load(tmp_path, file + "monitors: {word: {word: a}}\n")
-    assert not [warning for warning in loaded.warnings if "auto" in warning.text]
+    for who in ("{word: {word: a}}", "{distccd: true}", "{agent: {port: 9}}"):
+        loaded = load(tmp_path, file + f"monitors: {who}\n")
+        assert not [warning for warning in loaded.warnings if "auto" in warning.text], who
     loaded = load(tmp_path, file + "monitors: {tcp: true}\n")
     assert [warning for warning in loaded.warnings if "auto" in warning.text]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import sys
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, succeed
@@ -319,10 +321,31 @@ def explode() -> Deferred[Reading]:
     raise RuntimeError("of its own making")
 
 
+def leave() -> Deferred[Reading]:
+    sys.exit(3)
+
+
+class Unreadable(dict[str, Any]):
+    """Facts that are none, which shows when they are looked at."""
+
+    def items(self) -> Any:
+        raise RuntimeError("not to be looked at")
+
+
+class Wordless(MonitorTrouble):
+    def __str__(self) -> str:
+        raise RuntimeError("not to be told")
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (explode, "of its own making"),
+        (explode, "RuntimeError: of its own making"),
+        (AssertionError(), "met a bug: AssertionError"),
+        (leave, "SystemExit: 3"),
+        (lambda: Deferred.fromCoroutine(raising(SystemExit(3))), "SystemExit: 3"),
+        (counter(Reading(up=True, facts=Unreadable(load=1))), "not to be looked at"),
+        (Wordless(), "not to be told"),
         (RuntimeError("later"), "later"),
         (lambda: "up", "check() returned str, not a Deferred"),
         (counter("up"), "a check ended with str, not with a Reading"),
@@ -348,6 +371,23 @@ def test_a_monitor_with_a_bug_hurts_itself_alone(answer: object, words: str) -> 
         mine = [monitor for monitor in kind.made if monitor.target.name == "a"]
         assert [monitor.stopped for monitor in mine] == [1] * len(mine)
         assert len(mine) == state.checks
+
+
+async def raising(problem: BaseException) -> Reading:
+    raise problem
+
+
+@pytest.mark.parametrize("words", ["x" * 100_000, "x\n" * 100_000, "x\x1b[31m" * 1000])
+def test_what_is_logged_of_a_bug_is_bounded(words: str) -> None:
+    with ground() as one, Lines() as lines:
+        kind = one.kind()
+        kind.answer = RuntimeError(words)
+        one.watch(kind, interval=1)
+        one.go(2)
+        (said,) = lines.of("warn")
+        assert "RuntimeError: x" in said
+        assert len(said.splitlines()) < 60
+        assert all(len(line) <= 300 and line.isprintable() for line in said.splitlines())
 
 
 def test_a_monitor_that_mends_itself_is_asked_as_before() -> None:
@@ -409,7 +449,19 @@ def test_a_monitor_that_cannot_be_stopped_is_told_of() -> None:
         one.go(3)
         kind.made[0].stop = explode  # type: ignore[method-assign]
         one.rounds.configure([])
-        assert "the monitor told of a could not be stopped: of its own making" in lines
+        assert "the monitor told of a could not be stopped: RuntimeError: of its own making" in lines
+
+
+def test_a_monitor_that_takes_for_ever_to_stop_is_told_of() -> None:
+    with ground() as one, Lines() as lines:
+        kind = one.kind()
+        one.watch(kind, interval=1)
+        one.go(3)
+        kind.made[0].stop = Deferred  # type: ignore[method-assign]
+        stopped = one.rounds.stop()
+        one.clock.advance(5)
+        assert stopped.called
+        assert lines.of("warn") == ["the monitor told of a could not be stopped: it took more than 5 s"]
 
 
 # -- changes

@@ -80,7 +80,7 @@ def test_a_monitor_that_cannot_even_be_stopped_harms_nobody() -> None:
             monitor.__class__ = Halved
         one.watch(kind, "b", interval=1)
         assert [state.host for state in one.rounds.states()] == ["b"]
-        assert "the monitor told of a could not be stopped: there is no stop" in lines
+        assert "the monitor told of a could not be stopped: AttributeError: there is no stop" in lines
 
 
 def broken_canceller(one: Ground, **traits: object) -> Kind:
@@ -101,7 +101,7 @@ def test_a_canceller_that_raises_is_one_bug_and_no_silence() -> None:
         one.go(10)
         state = one.state()
         assert (state.checks, state.bugs, state.late, state.failed) == (1, 1, 1, 0)
-        assert state.trouble == "met a bug: in the canceller"
+        assert state.trouble == "met a bug: RuntimeError: in the canceller"
         one.go(10)
         assert [round(gap, -1) for gap in gaps(kind.times())] == [10]
 

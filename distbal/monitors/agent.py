@@ -68,6 +68,8 @@ class AgentKind(MonitorKind):
     name = "agent"
     description = "what does an agent on the host say, in the words of HAProxy's agent-check?"
     options = AgentOptions
+    silence = "does the agent say anything on that port, and does no firewall drop what is sent there?"
+    proposes_slots = True
 
     def monitor(self, target: Target, options: AgentOptions, surroundings: Surroundings) -> AgentMonitor:
         """Make a monitor of one host."""

@@ -14,6 +14,9 @@ from distbal.interfaces import Reading
 from distbal.monitors.readings import MOST_REASON, one_line, tidy, validate_reading
 from distbal.monitors.watch import Assignment
 
+#: lines that are logged of one bug
+MOST_LINES = 40
+
 
 class BugError(Exception):
     """A monitor broke its contract; the text says how."""
@@ -42,13 +45,35 @@ class Bug:
     @classmethod
     def of(cls, failure: Failure) -> Bug:
         """The same for an exception."""
-        text = one_line(f"met a bug: {failure.getErrorMessage()}", MOST_REASON)
-        return cls(text, failure.getErrorMessage() if isinstance(failure.value, BugError) else failure.getTraceback())
+        if isinstance(failure.value, BugError):
+            return cls.saying(failure.getErrorMessage())
+        return cls(one_line(f"met a bug: {named(failure)}", MOST_REASON), _cut(failure.getTraceback()))
 
     @classmethod
     def saying(cls, text: str) -> Bug:
         """A contract that was broken without an exception."""
-        return cls(one_line(f"met a bug: {text}", MOST_REASON), text)
+        return cls(one_line(f"met a bug: {text}", MOST_REASON), _cut(text))
+
+
+def named(failure: Failure) -> str:
+    """An exception and its words, on one line: many have none."""
+    words = failure.getErrorMessage()
+    name = type(failure.value).__name__
+    return one_line(f"{name}: {words}" if words else name, MOST_REASON)
+
+
+def _cut(text: str) -> str:
+    """A text for the log, of lines that can be printed and are neither too many nor too long: a host's words may be in it."""
+    lines = text.splitlines()
+    if len(lines) > MOST_LINES:
+        left_out = len(lines) - MOST_LINES
+        lines = [*lines[: MOST_LINES // 2], f"({left_out} more lines)", *lines[-MOST_LINES // 2 :]]
+    return "\n".join(_printable(line) for line in lines)
+
+
+def _printable(line: str) -> str:
+    cut = line if len(line) <= MOST_REASON else f"{line[:MOST_REASON]}..."
+    return "".join(letter if letter.isprintable() else "?" for letter in cut)
 
 
 #: None: there was no occasion to ask

@@ -124,6 +124,7 @@ class ExecKind(MonitorKind):
     # a program costs what hundreds of connects do
     most_at_once = 8
     silence_is_down = False
+    silence = "the program had not ended, and was killed"
 
     def why_unavailable(self) -> str:
         """Only an old kernel stands in the way."""

@@ -93,6 +93,12 @@ class MonitorKind:
         return f"{self.name} needs {' and '.join(missing)}, which is not installed{install}"
 
 
+class QuietFactory(Factory):
+    """For connections that are made again and again: Twisted's own would log two lines for each."""
+
+    noisy = False
+
+
 async def connect(surroundings: Surroundings, host: str, port: int, protocol: type[Protocol]) -> Any:
     """Connect to a port of the host, by the address that the balancer's own connects use.
 
@@ -106,7 +112,7 @@ async def connect(surroundings: Surroundings, host: str, port: int, protocol: ty
     last: Exception = Unreachable("has no address")
     for family, address in list(places):
         try:
-            connected = await _endpoint(surroundings.reactor, address).connect(Factory.forProtocol(protocol))
+            connected = await _endpoint(surroundings.reactor, address).connect(QuietFactory.forProtocol(protocol))
         except error.ConnectError as problem:
             last = why_not_connected(problem.osError, str(problem))
         else:
@@ -170,6 +176,7 @@ __all__ = [
     "Interval",
     "MonitorKind",
     "MonitorOptions",
+    "QuietFactory",
     "Reading",
     "Refused",
     "Surroundings",

@@ -44,6 +44,7 @@ class SshKind(MonitorKind):
     description = "how busy is it with what is not ours? CPU times and load average, over SSH"
     options = SshOptions
     most_at_once = 50
+    silence = "does an SSH server answer on that port, and does no firewall drop what is sent there?"
     requires = REQUIRES
     extra = EXTRA
 

@@ -20,11 +20,11 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import ITCPTransport
-from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from distbal.errors import MonitorTrouble
 from distbal.monitors.hostkeys import fingerprint
+from distbal.monitors.kit import QuietFactory
 from distbal.monitors.sshlink import MOST_KEY, USUAL_KEY, Files, SshLoginOptions
 
 #: keys of an agent that are tried: sshd hangs up after six attempts (MaxAuthTries in sshd_config(5))
@@ -199,6 +199,6 @@ async def _agent(reactor: Any) -> Agent:
     if not path:
         raise MonitorTrouble("cannot be logged in to: $SSH_AUTH_SOCK is not set, so there is no agent to ask")
     try:
-        return cast("Agent", await UNIXClientEndpoint(reactor, path).connect(Factory.forProtocol(Agent)))
+        return cast("Agent", await UNIXClientEndpoint(reactor, path).connect(QuietFactory.forProtocol(Agent)))
     except ConnectError as problem:
         raise MonitorTrouble(f"cannot be logged in to: no agent at {path} ($SSH_AUTH_SOCK): {problem}") from problem

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
 from distbal.complaints import Complaints
+from distbal.monitors.answers import named
 from distbal.monitors.watch import Watch
 
 #: seconds that monitors have to stop
@@ -33,7 +34,7 @@ class Stops:
             return succeed(None)
 
         def failed(failure: Failure) -> None:
-            text = failure.getErrorMessage() or failure.value.__class__.__name__
+            text = f"it took more than {STOP_TIME:g} s" if isinstance(failure.value, CancelledError) else named(failure)
             self._complain("the monitor {source} of {host} could not be stopped: {text}", text=text, **watch.names)
 
         stopping = maybeDeferred(lambda: monitor.stop()).addErrback(failed)  # noqa: PLW0108 (it may have no stop)
