@@ -29,10 +29,13 @@ from distbal.monitors.sshkeys import RSA_FLAGS, LoginKey
 MOST_SAID = 400
 #: bytes that a server may send to log somebody in, or beside what a command writes; a flood of them would cost time, not memory
 MOST_HEARD = 262_144
-# what is weak is not offered, for somebody between could ask for it; and what a stranger deflated is not inflated
+# what is weak is not offered, for somebody between could ask for it; and what a stranger deflated is not inflated. Nor is a
+# stranger's own prime taken (group exchange): to find out whether it is one may take a minute, in which nothing else runs
 CIPHERS = [name for name in SSHClientTransport.supportedCiphers if name.endswith(b"-ctr") and name != b"3des-ctr"]
 MACS = [name for name in SSHClientTransport.supportedMACs if name != b"hmac-md5"]
-EXCHANGES = [name for name in SSHClientTransport.supportedKeyExchanges if not name.endswith(b"-sha1")]
+EXCHANGES = [
+    name for name in SSHClientTransport.supportedKeyExchanges if not name.endswith(b"-sha1") and b"group-exchange" not in name
+]
 COMPRESSIONS = [b"none"]
 #: the lists in a server's KEXINIT message (RFC 4253, 7.1): in words, the keyword of sshd_config(5), and what to add
 OFFERS = (
