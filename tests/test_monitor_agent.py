@@ -144,6 +144,7 @@ def test_the_kind_is_as_the_contract_has_it() -> None:
     assert verifyObject(IHostMonitor, monitor(1))
     assert builtin.agent.why_unavailable() == ""
     assert not builtin.agent.silence_is_down
+    assert builtin.agent.proposes_slots
     options = AgentOptions(port=1)
     assert (options.interval, options.timeout, options.fall, options.rise) == (10, 3, 3, 2)
 

@@ -177,6 +177,9 @@ def test_the_kind_is_as_the_contract_has_it() -> None:
     assert verifyObject(IHostMonitorFactory, builtin.distccd)
     assert verifyObject(IHostMonitor, monitor(1))
     assert builtin.distccd.silence_is_down
+    # "while a change is undecided" is no reason to look more often; and slots: auto is for this
+    assert builtin.distccd.least_interval == 10
+    assert builtin.distccd.proposes_slots
     options = DistccdOptions()
     assert (options.interval, options.timeout, options.port, options.least_disk) == (15, 3, 3633, 0)
 

@@ -68,6 +68,7 @@ class AgentKind(MonitorKind):
     name = "agent"
     description = "what does an agent on the host say, in the words of HAProxy's agent-check?"
     options = AgentOptions
+    proposes_slots = True
 
     def monitor(self, target: Target, options: AgentOptions, surroundings: Surroundings) -> AgentMonitor:
         """Make a monitor of one host."""

@@ -103,7 +103,7 @@ class SnmpKind(MonitorKind):
     options = SnmpOptions
     most_at_once = 100
     silence_is_down = False
-    silence: ClassVar[str] = "did not answer: is snmpd there, and does it know this community (or user and passphrases)?"
+    silence: ClassVar[str] = "is snmpd there, and does it know this community (or user and passphrases)?"
     requires = ("pysnmp", "cryptography")
     extra = "snmp"
 
