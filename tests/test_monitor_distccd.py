@@ -59,6 +59,7 @@ dcc_free_mem 8012 MB
 """
 FACTS = {
     "max_jobs": 10,
+    "average_jobs": 3,
     "compiled": 120,
     "compiled_last_minute": 12,
     "failed": 6,

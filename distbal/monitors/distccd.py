@@ -2,7 +2,8 @@
 
 The page (distcc's src/stats.c) is HTTP to look at: whatever is asked, the answer is the same, some thirty lines of ``name
 value`` between ``<distccstats>`` and ``</distccstats>``. The process that serves it is the one that minds the workers, so one
-that is frozen is silent here. How many jobs run now it does not say: ``dcc_current_load`` counts whatever runs on the host.
+that is frozen is silent here. How many jobs run now it does not say: ``dcc_current_load`` counts whatever runs on the host, and
+``dcc_avg_kids1`` is how many ran on average in the minute before the last one, a whole number.
 
 Three things that it is careful of. Looks in quick succession have made a distccd stop taking jobs (distcc's issue #275), so ten
 seconds lie between two. A connection that is reset before the request has come kills all of distccd 3.4 (it is told so when it
@@ -39,6 +40,7 @@ REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 #: our facts, and distccd's names for them; numbers below 0 are those that it does not know
 NUMBERS = {
     "max_jobs": "dcc_max_kids",
+    "average_jobs": "dcc_avg_kids1",
     "compiled": "dcc_compile_ok",
     "compiled_last_minute": "dcc_num_compiles1",
     "failed": "dcc_compile_error",
