@@ -209,6 +209,8 @@ class Login(SSHUserAuthClient):
         self._name = user
         self._left = list(keys)
         self._tried: list[LoginKey] = []
+        #: the last of them, until it has signed
+        self._asked: LoginKey | None = None
         self._algorithm = b""
 
     def serviceStarted(self) -> None:
@@ -228,7 +230,10 @@ class Login(SSHUserAuthClient):
             self._next()
 
     def ssh_USERAUTH_PK_OK_publickey(self, packet: bytes) -> None:
-        key = self._tried[-1]
+        key, self._asked = self._asked, None
+        if key is None:
+            self.transport.give_up("does not speak SSH as it should: it wants the same signature twice")
+            return
         request = NS(self.user) + NS(self.instance.name) + NS(b"publickey") + b"\1" + NS(self._algorithm) + NS(key.blob)
         signed = key.sign(NS(self.transport.sessionID or b"") + bytes([MSG_USERAUTH_REQUEST]) + request, self._algorithm)
         signed.addCallbacks(self._send, self._cannot_sign)
@@ -240,6 +245,7 @@ class Login(SSHUserAuthClient):
             algorithm = self._algorithm_of(key)
             if algorithm is not None:
                 self._tried.append(key)
+                self._asked = key
                 self._algorithm = algorithm
                 self.askForAuth(b"publickey", b"\0" + NS(algorithm) + NS(key.blob))
                 return
