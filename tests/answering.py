@@ -63,6 +63,7 @@ class _Connection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._server.connections.discard(self)
+        self._server.ended.append(type(reason.value).__name__)
 
     def _answer(self) -> None:
         answers = self._server.answers
@@ -80,7 +81,7 @@ class Server:
     :ivar port: where.
     :ivar heard: what it was sent, by all.
     :ivar met: how many connected, so far.
-    :ivar connections: those that are there now.
+    :ivar connections: those that are there now; ``ended`` how the others ended, as Twisted has it.
     """
 
     def __init__(self, answers: tuple[bytes, ...], after: bytes, then: str) -> None:
@@ -91,6 +92,7 @@ class Server:
         self.heard = b""
         self.met = 0
         self.connections: set[_Connection] = set()
+        self.ended: list[str] = []
 
     async def left(self) -> None:
         """Wait until nobody is connected."""

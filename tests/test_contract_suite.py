@@ -6,6 +6,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any
@@ -16,6 +18,7 @@ from pydantic import ConfigDict
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.protocol import Protocol
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.plugin import IPlugin
 from zope.interface import implementer
@@ -26,9 +29,11 @@ from distbal.forms import whole_number
 from distbal.interfaces import IHostMonitor, IHostMonitorFactory, Reading, Target
 from distbal.monitors.kit import MonitorKind, MonitorOptions, Surroundings, Unreachable, connect
 from distbal.testing import MonitorContract, surroundings
+from distbal.testing.holdings import asleep
 from tests.services import taken_port
 from tests.support import ROOT
 
+counted = pytest.mark.skipif(not asleep(), reason="this kernel does not count what threads wait for")
 #: what the broken ones leave behind, to be put away after the test
 LITTER = ExitStack()
 
@@ -163,6 +168,29 @@ class Forks(Good):
         return Reading(up=True)
 
 
+class Works(Good):
+    """In a thread of its own, which it does not end."""
+
+    async def check(self) -> Any:
+        over = threading.Event()
+        LITTER.callback(over.set)
+        threading.Thread(target=over.wait, name="works").start()
+        return Reading(up=True)
+
+
+class Sleeps(Good):
+    async def check(self) -> Any:
+        time.sleep(0.8)  # noqa: ASYNC251 (so do other people's)
+        return Reading(up=True)
+
+
+class SleepsLater(Good):
+    async def check(self) -> Any:
+        await deferLater(self.surroundings.reactor, 0.001)
+        time.sleep(0.8)  # noqa: ASYNC251
+        return Reading(up=True)
+
+
 class Borrows(Good):
     async def check(self) -> Any:
         await self.surroundings.slots.take(self.target.name)
@@ -267,6 +295,9 @@ def run(kind: Kind, test: str) -> Deferred[None]:
         (Hangs, "checks_that_are_cancelled", "a check that was cancelled at once has not ended after 0.6 s"),
         (Ticks, "a_host_that_answers", r"after stop\(\) there is still:\n  a delayed call"),
         (Forks, "a_host_that_answers", r"after stop\(\) there is still:\n  the process"),
+        (Works, "a_host_that_answers", r"after stop\(\) there is still:\n  the thread works"),
+        pytest.param(Sleeps, "a_host_that_answers", r"a check held the reactor up for [0-9.]+ s", marks=counted),
+        pytest.param(SleepsLater, "a_host_that_answers", r"something held the reactor up for [0-9.]+ s", marks=counted),
         (Borrows, "a_host_that_answers", "4 slots that the monitor took were never given back"),
         (AlwaysUp, "nobody_listens", r"nobody listens there, and this came of it: Reading\(up=True"),
         (Logs, "a_host_that_answers", "errors were logged:\na bug"),

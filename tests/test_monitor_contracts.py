@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
 from distbal.interfaces import Target
+from distbal.monitors.agent import AgentKind
+from distbal.monitors.compile import CompileKind
+from distbal.monitors.distccd import DistccdKind
 from distbal.monitors.exec import ExecKind
 from distbal.monitors.kit import MonitorKind
+from distbal.monitors.snmp import SnmpKind
 from distbal.monitors.ssh import SshKind
 from distbal.monitors.tcp import TcpKind
 from distbal.plugins import builtin
 from distbal.testing import MonitorContract
+from tests.answering import answering
+from tests.distccds import Distccd, distccd
 from tests.services import taken_port
+from tests.snmpd import AUTH, COMMUNITY, PRIVACY, USERS, Agent, need_snmpd, snmpd
 from tests.sshd import Sshd, make_keys
 from tests.support import need
 
@@ -76,3 +84,83 @@ class TestExec(MonitorContract):
     @contextmanager
     def host(self) -> Iterator[Target]:
         yield Target("alpha:3632", "127.0.0.1", 3632)
+
+
+class TestAgent(MonitorContract):
+    factory = AgentKind()
+    port_option = "port"
+    silence = 0.2
+
+    @asynccontextmanager
+    async def host(self) -> AsyncIterator[tuple[Target, Mapping[str, Any]]]:
+        async with answering(b"up 75%\n") as server:
+            yield Target("alpha:3632", "127.0.0.1", 3632), {"port": server.port}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Distccd]:
+    with distccd("--stats") as one:
+        yield one
+
+
+@pytest.mark.programs
+class TestDistccd(MonitorContract):
+    factory = DistccdKind()
+    port_option = "port"
+    silence = 0.2
+
+    @pytest.fixture(autouse=True)
+    def running(self, server: Distccd) -> None:
+        self.options = MappingProxyType({"port": server.stats})
+
+    @contextmanager
+    def host(self) -> Iterator[Target]:
+        yield Target("alpha:3632", "127.0.0.1", 3632)
+
+
+@pytest.mark.programs
+class TestCompile(MonitorContract):
+    factory = CompileKind()
+    silence = 0.2
+
+    @pytest.fixture(autouse=True)
+    def running(self, server: Distccd) -> None:
+        self.port = server.port
+
+    @contextmanager
+    def host(self) -> Iterator[Target]:
+        yield Target("alpha:3632", "127.0.0.1", self.port)
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    pytest.importorskip("pysnmp", reason="pysnmp is not here: pip install 'distbal[snmp]'")
+    need_snmpd()
+    with snmpd(tmp_path_factory.mktemp("snmpd"), COMMUNITY, USERS) as one:
+        yield one
+
+
+@pytest.mark.programs
+class TestSnmp(MonitorContract):
+    factory = SnmpKind()
+    port_option = "port"
+    udp = True
+    silence = 0.2
+    access: Mapping[str, Any] = MappingProxyType({"community": "letmein"})
+
+    @pytest.fixture(autouse=True)
+    def running(self, agent: Agent) -> None:
+        self.options = MappingProxyType({"port": agent.port, **self.access})
+
+    @contextmanager
+    def host(self) -> Iterator[Target]:
+        yield Target("alpha:3632", "127.0.0.1", 3632)
+
+
+class TestSnmpPrivate(TestSnmp):
+    access = MappingProxyType({"version": 3, "user": "hides", "auth_passphrase": AUTH, "privacy_passphrase": PRIVACY})
+
+
+def test_every_kind_is_here() -> None:
+    tested = {one.factory.name for one in MonitorContract.__subclasses__() if one.__module__ == __name__}
+    assert tested == {kind.name for kind in vars(builtin).values() if isinstance(kind, MonitorKind)}

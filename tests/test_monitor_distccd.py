@@ -59,6 +59,7 @@ dcc_free_mem 8012 MB
 """
 FACTS = {
     "max_jobs": 10,
+    "average_jobs": 3,
     "compiled": 120,
     "compiled_last_minute": 12,
     "failed": 6,
@@ -237,6 +238,17 @@ async def test_a_port_that_drops_connects_means_something_once_a_page_came_from_
         assert isinstance(trouble, MonitorTrouble)
         assert str(trouble) == f"takes no connections on port {server.port}, for distccd's statistics: a firewall?"
         assert await given_up(checked(known.check())) is CancelledError
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_connection_is_reset() -> None:
+    """One that is reset before the request has come kills distccd 3.4: its page goes to nobody, and SIGPIPE comes back."""
+    async with answering(b"", after=b"never", then="hold") as server:
+        check = checked(monitor(server.port).check())
+        await until(lambda: bool(server.connections), "a connection")
+        assert await given_up(check) is CancelledError
+        await server.left()
+        assert server.ended == ["ConnectionDone"]
 
 
 # -- the real one

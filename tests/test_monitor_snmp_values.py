@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from zope.interface.verify import verifyClass
 
 from distbal.errors import MonitorTrouble
-from distbal.interfaces import IHostMonitor, IHostMonitorFactory
+from distbal.interfaces import IHostMonitor, IHostMonitorFactory, Target
 from distbal.loads import CpuTimes
+from distbal.monitors.answers import Trouble, silence
 from distbal.monitors.snmp import SnmpKind, SnmpMonitor, SnmpOptions
 from distbal.monitors.snmpaccess import Credentials
 from distbal.monitors.snmpvalues import (
@@ -30,6 +31,7 @@ from distbal.monitors.snmpvalues import (
     busy,
     memory,
 )
+from distbal.monitors.watch import Assignment
 
 # -- values
 
@@ -237,6 +239,12 @@ def test_no_file(tmp_path: Path) -> None:
 def test_it_is_what_the_contract_wants() -> None:
     verifyClass(IHostMonitorFactory, SnmpKind)
     verifyClass(IHostMonitor, SnmpMonitor)
+
+
+def test_what_silence_may_mean() -> None:
+    assert silence(Assignment(Target("alpha", "alpha", 3632), "snmp", SnmpKind(), options())) == Trouble(
+        "did not answer within 5 s: is snmpd there, and does it know this community (or user and passphrases)?"
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
 
 from distbal.errors import MonitorTrouble
-from distbal.monitors.hostkeys import KnownHosts
+from distbal.monitors.hostkeys import KnownHosts, fingerprint
+from distbal.monitors.readings import MOST_REASON, one_line
 from distbal.monitors.sshlink import Files
 from tests.services import Lines
 from tests.sshd import (
@@ -85,11 +88,20 @@ async def test_a_host_that_is_not_known(sshd: Sshd) -> None:
         words = await trouble(monitor)
         print_of_key = keygen("-l", "-f", str(sshd.keys.private("host_ed25519"))).split()[1]
         assert words == (
-            f"has a host key that is not known: ssh-keyscan -p {sshd.port} 127.0.0.1 >>{sshd.known_hosts} adds it;"
-            f" compare it first: ssh-ed25519 {print_of_key}"
+            f"has a host key that is not known, ssh-ed25519 {print_of_key}: compare it with the host's own, and add it"
+            f" (ssh-keyscan -p {sshd.port} 127.0.0.1 >>{sshd.known_hosts})"
         )
         sshd.know("ed25519")
         assert (await monitor.check()).up, "the file is read again"
+
+
+def test_what_is_shown_of_a_trouble_has_the_whole_fingerprint() -> None:
+    """Or nobody could compare it: the end of a long sentence is cut."""
+    path, host = "/var/lib/distbal-of-the-farm/.ssh/known_hosts", "build-server-17.engineering.example.org"
+    key = "AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43
+    for text in ("", f"[{host}]:2222 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{'B' * 43}"):
+        words = KnownHosts(path, text).why_not(host, 2222, b64decode(key))
+        assert fingerprint(b64decode(key)) in one_line(words, MOST_REASON)
 
 
 @programs
@@ -185,6 +197,32 @@ async def test_rsa_keys_sign_with_what_the_server_takes(tmp_path: Path) -> None:
                 await talk.run("true", 0)
 
 
+@pytest_twisted.ensureDeferred
+async def test_each_key_signs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a server says that it would take it: a signature costs milliseconds, in which nothing else runs."""
+    from distbal.monitors.sshkeys import parsed_key
+    from distbal.monitors.sshtalk import Connection, Login, Talk
+
+    options = options_without_server(tmp_path, 22)
+    assert options.key is not None
+    key = Files().read(options.key, 10_000, parsed_key)
+    assert key is not None
+    talk = Talk("127.0.0.1", 22, USER, KnownHosts("", ""), [key])
+    login = Login(USER, Connection(), [key])  # type: ignore[no-untyped-call]
+    login.instance = login
+    login.name = b"ssh-connection"
+    login.transport = talk
+    sent: list[bytes] = []
+    monkeypatch.setattr(login, "askForAuth", lambda kind, extra: sent.append(extra))
+    login.serviceStarted()
+    login.ssh_USERAUTH_PK_OK_publickey(b"")
+    assert [extra[:1] for extra in sent] == [b"\0", b"\1"]
+    login.ssh_USERAUTH_PK_OK_publickey(b"")
+    assert len(sent) == 2
+    with pytest.raises(MonitorTrouble, match="does not speak SSH as it should: it wants the same signature twice"):
+        await talk.run("true", 0)
+
+
 # -- keys
 
 
@@ -226,6 +264,33 @@ async def test_keys_that_cannot_be_used(sshd: Sshd, other_key: Callable[[str], P
     assert "is larger than 65536 bytes" in await trouble_with(sshd.options(key=str(key)))
     os.mkfifo(tmp_path / "pipe")
     assert "is no file" in await trouble_with(sshd.options(key=str(tmp_path / "pipe")))
+
+
+def test_the_file_that_is_looked_at_is_the_one_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was put in its place meanwhile is not taken with the permissions of the other."""
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    good.write_text("good")
+    good.chmod(0o600)
+    bad.write_text("bad")
+    bad.chmod(0o644)
+    path = tmp_path / "link"
+
+    def modes(_: str, content: bytes, status: os.stat_result) -> tuple[bytes, int]:
+        return content, status.st_mode & 0o777
+
+    looked = os.stat
+
+    def look_and_swap(*words: Any, **more: Any) -> os.stat_result:
+        status = looked(*words, **more)
+        if words[0] == str(path):
+            path.unlink()
+            path.symlink_to(bad)
+        return status
+
+    path.symlink_to(good)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", look_and_swap)
+        assert Files().read(str(path), 100, modes) in ((b"good", 0o600), (b"bad", 0o644))
 
 
 @programs

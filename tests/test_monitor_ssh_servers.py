@@ -67,7 +67,7 @@ def sshd(tmp_path: Path, keys: Keys) -> Iterator[Sshd]:
             "has no MAC that distbal speaks: MACs +hmac-sha2-256 in its sshd_config would do (hmac-sha2-256-etm@openssh.com)",
         ),
         (
-            ["KexAlgorithms diffie-hellman-group14-sha1"],
+            ["KexAlgorithms diffie-hellman-group14-sha1,diffie-hellman-group-exchange-sha256"],
             "has no key exchange that distbal speaks: KexAlgorithms +curve25519-sha256 in its sshd_config would do",
         ),
         (["ForceCommand echo no >&2; exit 3"], "ended the command with status 3: no"),
@@ -195,6 +195,16 @@ def test_whatever_a_server_sends_is_taken_calmly(parts: list[bytes]) -> None:
     talk.ready.addErrback(caught.append)
     assert str(caught[0].value).isprintable()
     assert caught[0].type is MonitorTrouble
+
+
+def test_a_server_does_not_choose_the_group_in_which_we_compute() -> None:
+    """Whether 8192 bits are a good prime takes OpenSSL a minute, in which nothing else runs."""
+    talk, transport = talking()
+    offers = b"diffie-hellman-group-exchange-sha256", b"ssh-ed25519", *(b"aes256-ctr",) * 2, *(b"hmac-sha2-256",) * 2
+    lists = b"".join(struct.pack(">L", len(text)) + text for text in (*offers, b"none", b"none", b"", b""))
+    talk.dataReceived(b"SSH-2.0-x\r\n" + packet(20, bytes(16) + lists + bytes(5)))
+    assert str(talk.trouble).startswith("has no key exchange that distbal speaks: ")
+    assert transport.disconnecting
 
 
 def test_a_flood_costs_little() -> None:

@@ -2,11 +2,13 @@
 
 The page (distcc's src/stats.c) is HTTP to look at: whatever is asked, the answer is the same, some thirty lines of ``name
 value`` between ``<distccstats>`` and ``</distccstats>``. The process that serves it is the one that minds the workers, so one
-that is frozen is silent here. How many jobs run now it does not say: ``dcc_current_load`` counts whatever runs on the host.
+that is frozen is silent here. How many jobs run now it does not say: ``dcc_current_load`` counts whatever runs on the host, and
+``dcc_avg_kids1`` is how many ran on average in the minute before the last one, a whole number.
 
-Two things that it is careful of. Looks in quick succession have made a distccd stop taking jobs (distcc's issue #275), so ten
-seconds lie between two. And a port of our own choosing that nobody serves, or that a firewall drops, says nothing of distccd:
-as long as no page ever came from there, neither does a connect that takes for ever.
+Three things that it is careful of. Looks in quick succession have made a distccd stop taking jobs (distcc's issue #275), so ten
+seconds lie between two. A connection that is reset before the request has come kills all of distccd 3.4 (it is told so when it
+reads, writes its page nevertheless, and gets a SIGPIPE), so none is. And a port of our own choosing that nobody serves, or
+that a firewall drops, says nothing of distccd: as long as no page ever came from there, neither does a connect without an end.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 #: our facts, and distccd's names for them; numbers below 0 are those that it does not know
 NUMBERS = {
     "max_jobs": "dcc_max_kids",
+    "average_jobs": "dcc_avg_kids1",
     "compiled": "dcc_compile_ok",
     "compiled_last_minute": "dcc_num_compiles1",
     "failed": "dcc_compile_error",
@@ -88,6 +91,10 @@ class DistccdKind(MonitorKind):
         return DistccdMonitor(target, options, surroundings)
 
 
+class _Looker(Caller):
+    resets = False
+
+
 @implementer(IHostMonitor)
 class DistccdMonitor:
     """Reads one host's page."""
@@ -116,7 +123,7 @@ class DistccdMonitor:
 
     async def _connect(self) -> Caller:
         try:
-            caller: Caller = await connect(self._surroundings, self._host, self._port, Caller)
+            caller: Caller = await connect(self._surroundings, self._host, self._port, _Looker)
         except Refused as problem:
             raise MonitorTrouble(
                 f"has no statistics on port {self._port}: start distccd with --stats, and --stats-port where the port differs"

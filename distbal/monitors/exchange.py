@@ -1,13 +1,14 @@
 """One exchange with a port of a host: say something, take what comes until it is enough, and be gone.
 
 Whoever asks decides how much is enough, and so bounds it: nothing is kept here. No timer runs here either: the check's own
-timeout cancels, and then the connection is reset at once.
+timeout cancels, and then the connection is let go of at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum, auto
+from typing import ClassVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -28,8 +29,12 @@ class Ending(Enum):
 
 
 class Caller(Protocol):
-    """Our end of one connection. :func:`distbal.monitors.kit.connect` makes it; then :meth:`ask` is called, once."""
+    """Our end of one connection. :func:`distbal.monitors.kit.connect` makes it; then :meth:`ask` is called, once.
 
+    :cvar resets: what is let go of is reset; otherwise it is closed, for those that a reset harms.
+    """
+
+    resets: ClassVar[bool] = True
     transport: ITCPTransport
 
     def __init__(self) -> None:
@@ -42,7 +47,7 @@ class Caller(Protocol):
         :param words: may be none; a few kB at most.
         :param take: is given each piece of the answer, and returns whether that is enough. What it raises, the Deferred fails
             with.
-        :returns: a Deferred that fires when the exchange is over; the connection is let go of then. Cancelled, it resets it.
+        :returns: a Deferred that fires when the exchange is over; the connection is let go of then, as when it is cancelled.
         """
         self._take = take
         if words:
@@ -71,7 +76,10 @@ class Caller(Protocol):
 
     def _let_go(self, _: object = None) -> None:
         self._take = None
-        self.transport.abortConnection()
+        if self.resets:
+            self.transport.abortConnection()
+        else:
+            self.transport.loseConnection()
 
 
 class Text:

@@ -81,8 +81,8 @@ class KnownHosts:
         kind = kind_of(blob)
         if not known:
             return (
-                f"has a host key that is not known: {scan(host, port)} >>{self.path} adds it;"
-                f" compare it first: {kind} {fingerprint(blob)}"
+                f"has a host key that is not known, {kind} {fingerprint(blob)}: compare it with the host's own, and add it"
+                f" ({scan(host, port)} >>{self.path})"
             )
         line = next((key.line for key in known if key.kind == kind), known[0].line)
         return (

@@ -28,6 +28,8 @@ COMMAND = "awk '/^cpu[0-9]/ { n++; next } /^cpu |\\// ; END { print n + 0 }' /pr
 #: bytes; the three lines have about 100, and those of a grep some 80 for each CPU
 MOST_ANSWER = 65_536
 _MOST_CPUS = 65_536
+#: the first line of /proc/stat; a kernel counts in 64 bits
+_TIMES = "cpu( +[0-9]{1,20}){4,20}"
 
 
 class SshOptions(SshLoginOptions):
@@ -97,11 +99,8 @@ def parse(answer: bytes) -> Look | None:
     """
     times, load, cpus, lines = None, None, None, 0
     for line in answer.decode("ascii", "replace").splitlines():
-        if line.startswith("cpu "):
-            try:
-                times = CpuTimes.parse(line)
-            except ValueError:
-                continue
+        if re.fullmatch(_TIMES, line):
+            times = CpuTimes.parse(line)
         elif re.match("cpu[0-9]", line):
             lines += 1
         elif match := re.fullmatch(r"([0-9]{1,6}\.[0-9]{1,3}) [0-9.]+ [0-9.]+ [0-9]+/[0-9]+ [0-9]+", line):

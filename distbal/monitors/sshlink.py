@@ -15,7 +15,6 @@ import os
 import stat
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
@@ -180,18 +179,28 @@ class Files:
         :raises OSError: it cannot be read, is larger, or is no file; what parse raises is passed on.
         """
         full = os.path.expanduser(path)  # noqa: PTH111 - Path's raises where there is no home
-        status = os.stat(full)  # noqa: PTH116 - of the path as it is shown
-        stamp = status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
-        taken = self._taken.get((full, parse))
-        if taken is None or taken[0] != stamp:
-            if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for whoever writes to it
+        # opened before it is looked at, so that it is one and the same; without waiting, as a pipe would have us do
+        descriptor = os.open(full, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise OSError(0, "is no file", full)
-            with Path(full).open("rb") as file:
-                content = file.read(most + 1)
-            if len(content) > most:
-                raise OSError(0, f"is larger than {most} bytes", full)
-            taken = self._taken[full, parse] = stamp, parse(full, content, status)
+            stamp = status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev
+            taken = self._taken.get((full, parse))
+            if taken is None or taken[0] != stamp:
+                content = _content(descriptor, most + 1)
+                if len(content) > most:
+                    raise OSError(0, f"is larger than {most} bytes", full)
+                taken = self._taken[full, parse] = stamp, parse(full, content, status)
+        finally:
+            os.close(descriptor)
         return cast("Parsed", taken[1])
+
+
+def _content(descriptor: int, most: int) -> bytes:
+    """So many bytes of a file, at the most."""
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+        return file.read(most)
 
 
 def _as_known_hosts(path: str, content: bytes, _: os.stat_result) -> KnownHosts:

@@ -29,10 +29,13 @@ from distbal.monitors.sshkeys import RSA_FLAGS, LoginKey
 MOST_SAID = 400
 #: bytes that a server may send to log somebody in, or beside what a command writes; a flood of them would cost time, not memory
 MOST_HEARD = 262_144
-# what is weak is not offered, for somebody between could ask for it; and what a stranger deflated is not inflated
+# what is weak is not offered, for somebody between could ask for it; and what a stranger deflated is not inflated. Nor is a
+# stranger's own prime taken (group exchange): to find out whether it is one may take a minute, in which nothing else runs
 CIPHERS = [name for name in SSHClientTransport.supportedCiphers if name.endswith(b"-ctr") and name != b"3des-ctr"]
 MACS = [name for name in SSHClientTransport.supportedMACs if name != b"hmac-md5"]
-EXCHANGES = [name for name in SSHClientTransport.supportedKeyExchanges if not name.endswith(b"-sha1")]
+EXCHANGES = [
+    name for name in SSHClientTransport.supportedKeyExchanges if not name.endswith(b"-sha1") and b"group-exchange" not in name
+]
 COMPRESSIONS = [b"none"]
 #: the lists in a server's KEXINIT message (RFC 4253, 7.1): in words, the keyword of sshd_config(5), and what to add
 OFFERS = (
@@ -206,6 +209,8 @@ class Login(SSHUserAuthClient):
         self._name = user
         self._left = list(keys)
         self._tried: list[LoginKey] = []
+        #: the last of them, until it has signed
+        self._asked: LoginKey | None = None
         self._algorithm = b""
 
     def serviceStarted(self) -> None:
@@ -225,7 +230,10 @@ class Login(SSHUserAuthClient):
             self._next()
 
     def ssh_USERAUTH_PK_OK_publickey(self, packet: bytes) -> None:
-        key = self._tried[-1]
+        key, self._asked = self._asked, None
+        if key is None:
+            self.transport.give_up("does not speak SSH as it should: it wants the same signature twice")
+            return
         request = NS(self.user) + NS(self.instance.name) + NS(b"publickey") + b"\1" + NS(self._algorithm) + NS(key.blob)
         signed = key.sign(NS(self.transport.sessionID or b"") + bytes([MSG_USERAUTH_REQUEST]) + request, self._algorithm)
         signed.addCallbacks(self._send, self._cannot_sign)
@@ -237,6 +245,7 @@ class Login(SSHUserAuthClient):
             algorithm = self._algorithm_of(key)
             if algorithm is not None:
                 self._tried.append(key)
+                self._asked = key
                 self._algorithm = algorithm
                 self.askForAuth(b"publickey", b"\0" + NS(algorithm) + NS(key.blob))
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from zope.interface import implementer
 
 #: seconds between two looks
 LOOK = 0.005
+#: seconds for which nothing may hold the reactor up: far more than starting a program takes on a busy machine
+MOST_ASLEEP = 0.5
 
 
 def expect(holds: object, words: str) -> None:
@@ -34,8 +37,28 @@ async def eventually(reactor: Any, holds: Callable[[], bool], seconds: float) ->
     while not holds():
         if time.monotonic() > deadline:
             return False
+        before = asleep()
         await deferLater(reactor, LOOK)
+        does_not_sleep(before, "something")
     return True
+
+
+def asleep() -> float:
+    """Seconds in which this thread neither ran nor waited for a CPU, from some moment on: it slept, or waited for a disk.
+
+    How busy the machine is does not matter to it. It is 0.0 where the kernel does not count (CONFIG_SCHED_INFO).
+    """
+    try:
+        ran, waited, _ = Path("/proc/thread-self/schedstat").read_text().split()
+    except OSError:
+        return 0.0
+    return time.monotonic() - (int(ran) + int(waited)) / 1e9
+
+
+def does_not_sleep(before: float, what: str) -> None:
+    """Fail where too much of that was added in one turn of the reactor: jobs would have waited meanwhile."""
+    seconds = asleep() - before
+    expect(seconds < MOST_ASLEEP, f"{what} held the reactor up for {seconds:.2f} s")
 
 
 async def ended(reactor: Any, deferred: Deferred[Any], seconds: float, what: str) -> Any:
@@ -58,6 +81,7 @@ class Holdings:
         self._calls = _calls(reactor)
         self._watched = _watched(reactor)
         self._children = children()
+        self._threads = threads()
         self._descriptors = descriptors()
 
     def more(self) -> list[str]:
@@ -65,6 +89,7 @@ class Holdings:
         left = [f"a delayed call of {call!r}" for call in _calls(self._reactor) - self._calls]
         left += [f"a reader or writer: {one!r}" for one in _watched(self._reactor) - self._watched]
         left += [f"the process {pid}" for pid in children() - self._children]
+        left += [f"the thread {name}" for name, _ in threads() - self._threads]
         left += [f"descriptor {number}: {leads_to}" for number, leads_to in descriptors() - self._descriptors]
         return left
 
@@ -80,6 +105,11 @@ def children() -> set[str]:
         with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile
             found.update(task.read_text().split())
     return found
+
+
+def threads() -> set[tuple[str, int | None]]:
+    """The threads that run, by their names; without those of Twisted's pools, which stay for the next one who needs them."""
+    return {(one.name, one.ident) for one in threading.enumerate() if not one.name.startswith("PoolThread-")}
 
 
 def descriptors() -> set[tuple[str, str]]:

@@ -23,7 +23,7 @@ from distbal.monitors.kit import Surroundings
 from distbal.monitors.readings import tidy, validate_reading
 from distbal.monitors.slots import Slots
 from distbal.scheduler import Scheduler
-from distbal.testing.holdings import Errors, Holdings, ended, eventually, expect
+from distbal.testing.holdings import Errors, Holdings, asleep, does_not_sleep, ended, eventually, expect
 
 #: the second host of each scene: the one with which something is wrong
 ELSEWHERE = "elsewhere:3632"
@@ -78,9 +78,11 @@ class Scene:
 
     def start(self, monitor: Any) -> Deferred[Any]:
         """Begin a check."""
+        before = asleep()
         check = monitor.check()
         if inspect.iscoroutine(check):
-            return Deferred.fromCoroutine(check)
+            check = Deferred.fromCoroutine(check)
+        does_not_sleep(before, "a check")
         expect(isinstance(check, Deferred), f"check() returns a Deferred, or is an async def; not {type(check).__name__}")
         return check  # type: ignore[no-any-return]
 
