@@ -80,6 +80,7 @@ class DistccdKind(MonitorKind):
     description = "what does distccd tell of its work (distccd --stats)?"
     options = DistccdOptions
     silence_is_down = True
+    proposes_slots = True
 
     def monitor(self, target: Target, options: DistccdOptions, surroundings: Surroundings) -> DistccdMonitor:
         """Make a monitor of one host."""
