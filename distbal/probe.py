@@ -142,7 +142,9 @@ def _ask_now(assignment: Assignment, surroundings: Any) -> Any:
     from twisted.internet.defer import Deferred, fail, maybeDeferred
     from twisted.python.failure import Failure
 
-    from distbal.monitors.answers import answer, begin
+    from distbal.monitors.answers import BugError, answer, begin
+    from distbal.monitors.rounds import CANCEL_TIME
+    from distbal.monitors.stops import STOP_TIME
 
     reactor = surroundings.reactor
     seconds: Callable[[], float] = reactor.seconds
@@ -152,23 +154,39 @@ def _ask_now(assignment: Assignment, surroundings: Any) -> Any:
     try:
         monitor = assignment.kind.monitor(assignment.target, assignment.options, surroundings)
         check = begin(monitor)
-    except Exception:  # noqa: BLE001 (a bug of the monitor's: it is shown)
+    except (Exception, SystemExit):  # noqa: BLE001 (a bug of the monitor's: it is shown)
         check = fail(Failure())  # type: ignore[no-untyped-call]
+    outcome: Deferred[Any] = Deferred()
 
-    def too_late(check: Deferred[Any]) -> None:
+    def end(result: Any) -> None:
+        if not outcome.called:
+            outcome.callback(result)
+
+    def too_late() -> None:
         late.append(True)
-        check.cancel()
+        try:
+            check.cancel()
+        except Exception:  # noqa: BLE001 (a canceller of the monitor's own)
+            late.clear()
+            end(Failure())  # type: ignore[no-untyped-call]
 
-    timer = reactor.callLater(assignment.options.timeout, too_late, check)
+    def hangs() -> None:
+        end(Failure(BugError("a check was cancelled and did not end")))  # type: ignore[no-untyped-call]
+
+    timeout = assignment.options.timeout
+    timers = [reactor.callLater(timeout, too_late), reactor.callLater(timeout + CANCEL_TIME, hangs)]
 
     def ended(result: Any) -> Any:
-        if timer.active():
-            timer.cancel()
+        for timer in timers:
+            if timer.active():
+                timer.cancel()
         asked = Asked(assignment, answer(assignment, result, overdue=bool(late)), seconds() - began)
-        stopped = maybeDeferred(monitor.stop) if monitor is not None else maybeDeferred(lambda: None)
-        return stopped.addErrback(lambda _: None).addCallback(lambda _: asked)
+        # one that cannot be stopped has said what it had to say
+        stopped = maybeDeferred(lambda: monitor and monitor.stop()).addTimeout(STOP_TIME, reactor)
+        return stopped.addBoth(lambda _: asked)
 
-    return check.addBoth(ended)
+    check.addBoth(end)
+    return outcome.addBoth(ended)
 
 
 def table(answers: list[Asked]) -> str:

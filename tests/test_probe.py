@@ -28,6 +28,12 @@ class Odd:
     async def check(self):
         if self.host == "silent":
             await Deferred()
+        if self.host == "deaf":
+            waits = Deferred()
+            waits.cancel = lambda: None
+            await waits
+        if self.host == "leaving":
+            raise SystemExit(2)
         if self.host == "buggy":
             return 1 / 0
         if self.host == "locked":
@@ -37,7 +43,11 @@ class Odd:
         return Reading(up=True, reason="is odd", weight=0.5, slots=7, facts={"load": 0.25, "compilers": ("gcc", "g++")})
 
     def stop(self):
-        pass
+        return Deferred() if self.host == "staying" else None
+
+class Rigged(Odd):
+    def check(self):
+        return Deferred(lambda _: 1 / 0)
 
 @implementer(IPlugin, IHostMonitorFactory)
 class OddKind(MonitorKind):
@@ -45,7 +55,7 @@ class OddKind(MonitorKind):
     description = "answers oddly"
 
     def monitor(self, target, options, surroundings):
-        return Odd(target.name)
+        return (Rigged if target.name == "rigged" else Odd)(target.name)
 
 odd = OddKind()
 """
@@ -112,6 +122,18 @@ def test_every_kind_of_answer_is_shown(tmp_path: Path, plugins: Path) -> None:
             "facts": {"load": 0.25, "compilers": ["gcc", "g++"]},
         }
     ]
+
+
+def test_monitors_that_do_not_end_are_not_waited_for_for_ever(tmp_path: Path, plugins: Path) -> None:
+    file = tmp_path / "hosts.yaml"
+    file.write_text("hosts: [deaf/1, rigged/1, leaving/1, staying/1]\nmonitors: {odd: {timeout: 0.2}}\n")
+    done = distbal("probe", str(file), path=plugins)
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()[1:]}
+    assert "met a bug: a check was cancelled and did not end" in rows["deaf"]
+    assert "met a bug: division by zero" in rows["rigged"]
+    assert "met a bug: 2" in rows["leaving"]
+    assert "is odd" in rows["staying"]
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
