@@ -1,8 +1,7 @@
 """``distbal schema``: the JSON Schema of hosts.yaml, for editors that complete and check the file while it is written.
 
 It is made from the models that check the file, and so has the options of every kind of monitor that is installed. What JSON
-Schema cannot say is left to ``distbal check``: rules that join
-several values, and YAML's own (keys that stand twice, tags).
+Schema cannot say is left to ``distbal check``: rules that join several values, and YAML's own (keys that stand twice, tags).
 """
 
 from __future__ import annotations
@@ -34,10 +33,14 @@ def _add_monitors(schema: dict[str, Any]) -> None:
     from distbal import monitorconfig
 
     options = monitorconfig.options_schemas()
+    asks = {name: kind.description for name, kind in monitorconfig.kinds().items()}
     for name, body in options.items():
         schema["$defs"] |= body.pop("$defs", {})
         schema["$defs"][f"Monitor-{name}"] = body
-    by_name = {name: {"anyOf": [{"type": "boolean"}, {"$ref": f"#/$defs/Monitor-{name}"}]} for name in options}
+    by_name = {
+        name: {"anyOf": [{"type": "boolean"}, {"$ref": f"#/$defs/Monitor-{name}"}], "description": asks[name]}
+        for name in options
+    }
     named = {"anyOf": [{"type": "boolean"}, {"type": "object", "properties": {"kind": {"enum": list(options)}}}]}
     for holder in (schema, schema["$defs"]["HostModel"]):
         holder["properties"]["monitors"] |= {"properties": by_name, "additionalProperties": named}

@@ -70,8 +70,9 @@ def test_editors_find_a_description_and_a_default_for_each_key() -> None:
     mappings = objects(SCHEMA)
     assert len(mappings) > 8
     for mapping in mappings:
-        # of a monitor's options each may stand for all hosts, or for one
-        required = mapping["properties"] if mapping["title"].startswith("options of") else mapping.get("required", [])
+        # monitors, and each of their options, may stand for all hosts, or for one: what holds without is said elsewhere
+        of_monitors = mapping["title"] == "Monitors" or mapping["title"].startswith("options of")
+        required = mapping["properties"] if of_monitors else mapping.get("required", [])
         for key, value in mapping["properties"].items():
             assert value.get("description"), key
             assert "default" in value or key in required, key
