@@ -7,6 +7,7 @@ can have two of one kind. The options are checked by the kind's own model, on wh
 
 from __future__ import annotations
 
+import math
 import pkgutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,8 @@ from typing import Any
 
 from pydantic import SecretStr, ValidationError
 from twisted.plugin import getPlugins
+from zope.interface import Invalid
+from zope.interface.verify import verifyObject
 
 import distbal.plugins
 from distbal import addresses, evidence, hostspec, mistakes
@@ -36,9 +39,47 @@ Entry = bool | Mapping[str, Any]
 
 
 def kinds() -> dict[str, Any]:
-    """Every kind of monitor that is installed, by its name, in the order of their names."""
-    found = {kind.name: kind for kind in getPlugins(IHostMonitorFactory, distbal.plugins)}
-    return dict(sorted(found.items()))
+    """Every kind of monitor that is installed and can be used, by its name, in the order of their names."""
+    return _find()[0]
+
+
+def _find() -> tuple[dict[str, Any], list[str]]:
+    """The same, and what is wrong with the others. Of two with one name distbal's own is the one that counts."""
+    found: dict[str, Any] = {}
+    wrong = []
+    ours_first = sorted(
+        getPlugins(IHostMonitorFactory, distbal.plugins), key=lambda kind: not _module(kind).startswith("distbal.monitors.")
+    )
+    for kind in ours_first:
+        why = _why_no_kind(kind)
+        if not why and kind.name in found:
+            why = f"its name, {kind.name}, is that of another in {_module(found[kind.name])}"
+        if why:
+            wrong.append(f"the kind {type(kind).__name__} in {_module(kind)} cannot be used: {why}")
+        else:
+            found[kind.name] = kind
+    return dict(sorted(found.items())), wrong
+
+
+def _module(kind: object) -> str:
+    return type(kind).__module__
+
+
+def _why_no_kind(kind: Any) -> str:
+    """What of its contract a plugin breaks where it would hurt others; "" for nothing."""
+    try:
+        verifyObject(IHostMonitorFactory, kind)
+    except Invalid as error:
+        return " ".join(str(error).split())
+    if not isinstance(kind.name, str) or not kind.name:
+        return "its name is no text"
+    if not (isinstance(kind.options, type) and issubclass(kind.options, MonitorOptions)):
+        return "its options are no subclass of MonitorOptions"
+    if not isinstance(kind.most_at_once, int) or kind.most_at_once < 1:
+        return "most_at_once is no whole number of 1 or more"
+    if not isinstance(kind.least_interval, int | float) or not 0 <= kind.least_interval < math.inf:
+        return "least_interval is no number of seconds"
+    return ""
 
 
 def options_schemas() -> dict[str, dict[str, Any]]:
@@ -58,8 +99,8 @@ def options_schemas() -> dict[str, dict[str, Any]]:
 
 
 def broken_plugins() -> list[str]:
-    """The plugin modules that cannot be imported, each with the reason: the search for plugins passes over them."""
-    broken = []
+    """The plugins that cannot be imported, or used, each with the reason: the search for kinds passes over them."""
+    broken = _find()[1]
     for module in pkgutil.iter_modules(distbal.plugins.__path__):
         try:
             import_module(f"distbal.plugins.{module.name}")

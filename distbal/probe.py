@@ -185,7 +185,9 @@ class _Asking:
 
         def too_late() -> None:
             late.append(True)
-            check.cancel()
+            # a canceller that raises leaves a check that does not end
+            with suppress(Exception):
+                check.cancel()
 
         def ended(result: Any) -> Any:
             if timer.active():

@@ -1,8 +1,7 @@
 """``distbal schema``: the JSON Schema of hosts.yaml, for editors that complete and check the file while it is written.
 
 It is made from the models that check the file, and so has the options of every kind of monitor that is installed. What JSON
-Schema cannot say is left to ``distbal check``: rules that join
-several values, and YAML's own (keys that stand twice, tags).
+Schema cannot say is left to ``distbal check``: rules that join several values, and YAML's own (keys that stand twice, tags).
 """
 
 from __future__ import annotations

@@ -12,13 +12,15 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.protocol import Protocol
 
 from distbal.errors import MonitorTrouble
 from distbal.hosts import Farm, HostSpec
 from distbal.interfaces import Reading, Target
 from distbal.leases import LocalLeases
 from distbal.lookup import Lookup, NotFoundError, Place
-from distbal.monitors.kit import MonitorOptions, Surroundings
+from distbal.monitors.kit import MonitorOptions, Surroundings, connect
 from distbal.monitors.slots import Slots
 from distbal.monitors.tcp import TcpKind, TcpMonitor, TcpOptions
 from distbal.scheduler import Scheduler
@@ -39,10 +41,12 @@ def resolver(places: dict[str, list[str]]) -> Lookup:
     return Lookup(reactor, resolve)
 
 
-def monitor(port: int, host: str = "127.0.0.1", **places: list[str]) -> TcpMonitor:
-    leases = LocalLeases(Scheduler(Farm((HostSpec("a", 1, 0),))), reactor)
-    surroundings = Surroundings(reactor, resolver(places), Slots(leases))
-    return TcpKind().monitor(Target(f"{host}:{port}", host, port), TcpOptions(), surroundings)
+def around(lookup: Lookup) -> Surroundings:
+    return Surroundings(reactor, lookup, Slots(LocalLeases(Scheduler(Farm((HostSpec("a", 1, 0),))), reactor)))
+
+
+def monitor(port: int, host: str = "127.0.0.1", lookup: Lookup | None = None, **places: list[str]) -> TcpMonitor:
+    return TcpKind().monitor(Target(f"{host}:{port}", host, port), TcpOptions(), around(lookup or resolver(places)))
 
 
 @contextmanager
@@ -124,7 +128,62 @@ async def test_of_several_addresses_one_is_enough() -> None:
         asked = monitor(sock.getsockname()[1], "both", both=["127.0.0.1", "127.0.0.2"])
         assert (await asked.check()).up
         # the one that answered is asked first from now on
-        assert asked._lookup.known(("both", sock.getsockname()[1]))[0][1][0] == "127.0.0.2"  # type: ignore[index]
+        assert _first(asked._lookup, sock.getsockname()[1]) == "127.0.0.2"
+
+
+def _first(lookup: Lookup, port: int) -> str:
+    """Which of its addresses the host is asked at first."""
+    places = lookup.known(("both", port))
+    assert places is not None
+    return str(places[0][1][0])
+
+
+@contextmanager
+def half_silent() -> Iterator[int]:
+    """A port that answers at 127.0.0.2, and nothing at 127.0.0.1."""
+    with black_hole() as port, listener("127.0.0.2", port):
+        yield port
+
+
+@pytest_twisted.ensureDeferred
+async def test_after_silence_the_next_of_several_addresses_comes_first() -> None:
+    with half_silent() as port:
+        asked = monitor(port, "both", both=["127.0.0.1", "127.0.0.2"])
+        check = asked.check()
+        check.cancel()
+        with pytest.raises(CancelledError):
+            await check
+        assert _first(asked._lookup, port) == "127.0.0.2"
+        assert (await asked.check()).up
+
+
+@pytest_twisted.ensureDeferred
+async def test_after_silence_the_next_of_several_addresses_comes_first_for_kinds_that_talk() -> None:
+    with half_silent() as port:
+        lookup = resolver({"both": ["127.0.0.1", "127.0.0.2"]})
+        connecting = Deferred.fromCoroutine(connect(around(lookup), "both", port, Protocol))
+        connecting.cancel()
+        with pytest.raises(ConnectingCancelledError):
+            await connecting
+        assert _first(lookup, port) == "127.0.0.2"
+        protocol = await connect(around(lookup), "both", port, Protocol)
+        protocol.transport.abortConnection()
+        await until(lambda: not protocol.transport.connected, "the end of the connection")
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_address_that_this_machine_cannot_ask_is_no_reason_to_ask_no_other() -> None:
+    # a machine without IPv6 has no such sockets; this family no machine has
+    strange: list[Place] = [(255, ("::1", 3632, 0, 0))]
+
+    def asked(port: int, *more: Place) -> TcpMonitor:
+        return monitor(port, "both", Lookup(reactor, lambda host, port: succeed([*strange, *more])))
+
+    with listener() as sock:
+        port = sock.getsockname()[1]
+        assert (await asked(port, (socket.AF_INET, ("127.0.0.1", port))).check()).up
+    with pytest.raises(MonitorTrouble, match="cannot be asked by this machine: Address family not supported"):
+        await asked(port, *strange).check()
 
 
 @pytest_twisted.ensureDeferred

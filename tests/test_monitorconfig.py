@@ -188,6 +188,11 @@ def test_the_schema_takes_and_rejects_the_same(tmp_path: Path) -> None:
         assert not takes("{}", bad), bad
 
 
+def test_distccd_says_slots(tmp_path: Path) -> None:
+    loaded = load(tmp_path, "hosts: [{name: box, slots: auto}]\nmonitors: {distccd: true}\n")
+    assert not [warning for warning in loaded.warnings if "auto" in warning.text]
+
+
 @pytest.mark.usefixtures("more_kinds")
 def test_slots_that_the_host_says_need_somebody_who_asks_for_them(tmp_path: Path) -> None:
     file = "hosts: [{name: box, slots: auto}]\n"
@@ -236,6 +241,8 @@ from distbal.monitors.kit import MonitorKind
 class Dropped(MonitorKind):
     name = "dropped"
     description = "was dropped in"
+    def monitor(self, target, options, surroundings):
+        raise NotImplementedError
 
 dropped = Dropped()
 """
@@ -257,6 +264,51 @@ def test_a_file_that_is_dropped_in_brings_a_kind(
     assert "distbal/plugins/halved.py cannot be imported: No module named 'no_such_library'" in said[0]
     for name in ("dropped", "halved"):
         sys.modules.pop(f"distbal.plugins.{name}", None)
+
+
+WRONG = """\
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+from distbal.interfaces import IHostMonitorFactory
+from distbal.monitors.kit import MonitorKind
+
+@implementer(IPlugin, IHostMonitorFactory)
+class Wrong(MonitorKind):
+    description = "is not as it should be"
+    def monitor(self, target, options, surroundings):
+        raise NotImplementedError
+{}
+wrong = Wrong()
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("", "name"),
+        ("    name = 3", "its name is no text"),
+        ("    name = 'tcp'", "its name, tcp, is that of another in distbal.monitors.tcp"),
+        ("    name = 'wrong'; options = dict", "its options are no subclass of MonitorOptions"),
+        ("    name = 'wrong'; most_at_once = 0", "most_at_once is no whole number of 1 or more"),
+        ("    name = 'wrong'; least_interval = None", "least_interval is no number of seconds"),
+    ],
+)
+def test_a_kind_that_breaks_its_contract_is_not_there_and_harms_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: str, said: str
+) -> None:
+    plugins = tmp_path / "distbal" / "plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "wrong.py").write_text(WRONG.format(lines))
+    monkeypatch.setattr("distbal.plugins.__path__", [str(plugins), *sys.modules["distbal.plugins"].__path__])
+    try:
+        assert list(assigned(tmp_path, "{tcp: true}")) == [("box", "tcp"), ("old", "tcp")]
+        assert monitorconfig.kinds()["tcp"].description == "does distccd's port take connections?"
+        (told,) = monitorconfig.broken_plugins()
+        assert told.startswith("the kind Wrong in distbal.plugins.wrong cannot be used: ")
+        assert said in told
+        assert told in wrong(tmp_path, HOSTS % "" + "monitors: {wrong: true}\n")[0]
+    finally:
+        sys.modules.pop("distbal.plugins.wrong", None)
 
 
 def test_the_summary_counts() -> None:

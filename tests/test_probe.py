@@ -40,6 +40,12 @@ class Odd:
             reactor.callLater(0.1, lambda: open(os.environ["ODD_SAID"], "w").close())
         if self.host == "silent":
             await Deferred()
+        if self.host == "deaf":
+            waits = Deferred()
+            waits.cancel = lambda: None
+            await waits
+        if self.host == "leaving":
+            raise SystemExit(2)
         if self.host == "buggy":
             return 1 / 0
         if self.host == "locked":
@@ -64,7 +70,7 @@ class OddKind(MonitorKind):
     description = "answers oddly"
 
     def monitor(self, target, options, surroundings):
-        return Odd(target.name)
+        return (Rigged if target.name == "rigged" else Odd)(target.name)
 
 odd = OddKind()
 """

@@ -7,6 +7,7 @@ It runs while somebody holds it: whoever needs it calls :meth:`AsyncioLoop.hold`
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from threading import Thread
@@ -67,6 +68,10 @@ class AsyncioLoop:
         return _Run(coroutine, self._running).outcome
 
 
+#: seconds after which the thread lets the reactor's go on
+SWITCH = 0.0002
+
+
 class _Running:
     """The loop and its thread, from a start to its end."""
 
@@ -77,6 +82,8 @@ class _Running:
         self.loop = asyncio.new_event_loop()
         self.loop.set_exception_handler(self._unforeseen)
         self._ended: Deferred[None] = Deferred()
+        # the interpreter lets a thread work for 5 ms while others want to, and jobs would wait that long for a grant
+        sys.setswitchinterval(min(SWITCH, sys.getswitchinterval()))
         self._thread = Thread(target=self._work, name="asyncio", daemon=True)
         self._thread.start()
 

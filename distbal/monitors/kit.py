@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar
 
 from twisted.internet import endpoints, error
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
@@ -113,6 +113,10 @@ async def connect(surroundings: Surroundings, host: str, port: int, protocol: ty
     for family, address in list(places):
         try:
             connected = await _endpoint(surroundings.reactor, address).connect(QuietFactory.forProtocol(protocol))
+        except (CancelledError, error.ConnectingCancelledError):
+            # the next check begins with another one, where there are several
+            surroundings.lookup.missed((host, port), (family, address))
+            raise
         except error.ConnectError as problem:
             last = why_not_connected(problem.osError, str(problem))
         else:

@@ -33,6 +33,10 @@ class Loan:
     _leases: LocalLeases
     _over: bool = False
 
+    def lost(self) -> None:
+        """It ended without us: there is nothing to give back."""
+        self._over = True
+
     def give_back(self, outcome: Outcome = Outcome.CLOSED) -> None:
         """The slot is free again; a second call does nothing."""
         if not self._over:
@@ -48,18 +52,22 @@ class _Borrower:
     def __init__(self, leases: LocalLeases, loan: Deferred[Loan]) -> None:
         self._leases = leases
         self._loan = loan
+        self._lent: Loan | None = None
 
     def granted(self, lease: Lease) -> None:
         if self._loan.called:
             self._leases.release(lease, Outcome.UNDELIVERED)
         else:
-            self._loan.callback(Loan(lease, self._leases))
+            self._lent = Loan(lease, self._leases)
+            self._loan.callback(self._lent)
 
     def refused(self, ticket: Ticket, reason: str) -> None:
         if not self._loan.called:
             self._loan.errback(MonitorTrouble(reason))
 
     def lost(self, lease: Lease, reason: str) -> None:
+        if self._lent is not None:
+            self._lent.lost()
         self.log.info("a monitor's {lease!r} is over: {reason}", lease=lease, reason=reason)
 
 

@@ -15,7 +15,7 @@ import errno
 import socket
 from typing import Any
 
-from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.plugin import IPlugin
@@ -74,13 +74,24 @@ class TcpMonitor:
             places = self._lookup.known(self._address) or await found(self._lookup, *self._address)
         except Unreachable as problem:
             return problem.reading()
-        reading = Reading(up=False, reason="has no address")
+        last: Reading | MonitorTrouble = Reading(up=False, reason="has no address")
         for place in list(places):
-            reading = await self._try(place)
-            if reading.up:
-                self._lookup.reached(self._address, place)
-                break
-        return reading
+            try:
+                last = await self._try(place)
+            except MonitorTrouble as problem:
+                # one that this machine cannot ask (it has no IPv6, say) keeps it from none of the others
+                last = problem
+            except CancelledError:
+                # the next check begins with another one
+                self._lookup.missed(self._address, place)
+                raise
+            else:
+                if last.up:
+                    self._lookup.reached(self._address, place)
+                    break
+        if isinstance(last, MonitorTrouble):
+            raise last
+        return last
 
     def _try(self, place: Place) -> Deferred[Reading]:
         family, address = place
