@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar
 
 from twisted.internet import endpoints, error
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
@@ -109,6 +109,9 @@ async def connect(surroundings: Surroundings, host: str, port: int, protocol: ty
             connected = await _endpoint(surroundings.reactor, address).connect(Factory.forProtocol(protocol))
         except error.ConnectError as problem:
             last = why_not_connected(problem.osError, str(problem))
+        except (CancelledError, error.ConnectingCancelledError):
+            surroundings.lookup.missed((host, port), (family, address))  # the next check begins with another, if there is one
+            raise
         else:
             surroundings.lookup.reached((host, port), (family, address))
             return connected

@@ -15,7 +15,7 @@ import errno
 import socket
 from typing import Any
 
-from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.plugin import IPlugin
@@ -76,7 +76,11 @@ class TcpMonitor:
             return problem.reading()
         reading = Reading(up=False, reason="has no address")
         for place in list(places):
-            reading = await self._try(place)
+            try:
+                reading = await self._try(place)
+            except CancelledError:
+                self._lookup.missed(self._address, place)  # the next check begins with another
+                raise
             if reading.up:
                 self._lookup.reached(self._address, place)
                 break
