@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 
 import pytest
@@ -10,14 +11,19 @@ import pytest_twisted
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from twisted.internet.defer import CancelledError
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, succeed
 from zope.interface.verify import verifyObject
 
 from distbal.errors import MonitorTrouble
-from distbal.interfaces import IHostMonitor, IHostMonitorFactory, Reading
+from distbal.interfaces import IHostMonitor, IHostMonitorFactory, Reading, Target
+from distbal.lookup import Lookup
 from distbal.monitors.agent import MOST_LINE, AgentKind, AgentMonitor, AgentOptions, parse
+from distbal.monitors.answers import begin
+from distbal.monitors.kit import Surroundings
+from distbal.monitors.tcp import TcpKind, TcpOptions
 from distbal.plugins import builtin
-from tests.answering import answering, checked, full_port, given_up, is_connected, surroundings, target
+from tests.answering import NAME, answering, checked, full_port, given_up, is_connected, surroundings, target
 from tests.peers import until
 from tests.services import Lines
 from tests.support import free_port, spawn
@@ -228,6 +234,21 @@ async def test_who_is_silent_is_let_go_of_at_once(descriptors_stay: None) -> Non
 async def test_a_connect_is_let_go_of_at_once(descriptors_stay: None) -> None:
     with full_port() as port:
         assert await given_up(checked(monitor(port).check())) is CancelledError
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_two_addresses_the_one_that_is_silent_is_the_last_to_be_tried_again() -> None:
+    """As of a host that has an address of IPv6 to which nothing leads: or it would never be reached."""
+    async with answering(b"up\n") as agent:
+        with full_port() as silent:
+            places = [(socket.AF_INET, ("127.0.0.1", port)) for port in (silent, agent.port)]
+            lookup = Lookup(reactor, lambda host, port: succeed(list(places)))
+            around = Surroundings(reactor, lookup, surroundings().slots)
+            here = Target(NAME, "alpha", 1)
+            for one in (AgentKind().monitor(here, AgentOptions(port=1), around), TcpKind().monitor(here, TcpOptions(), around)):
+                lookup.reached(("alpha", 1), places[0])
+                assert await given_up(begin(one)) is CancelledError
+                assert (await begin(one)).up
 
 
 # -- an agent that is a process

@@ -271,9 +271,14 @@ async def test_no_more_is_kept_than_is_wanted() -> None:
     assert (ended.status, len(ended.output), len(ended.errors)) == (0, MOST_OUTPUT, MOST_ERRORS)
 
 
+#: leads a process group of its own, once it has written this file
+OWN_GROUP = "timeout 1000 sh -c 'echo x >{file}; sleep 1000' & until [ -s {file} ]; do sleep 0.01; done"
+
+
+@pytest.mark.parametrize("text", ["sleep 1000 &", OWN_GROUP])
 @pytest_twisted.ensureDeferred
-async def test_its_children_hold_nothing_up_and_end_with_it(tmp_path: Path) -> None:
-    path = script(tmp_path, 'sleep 1000 & echo "$!"')
+async def test_its_children_hold_nothing_up_and_end_with_it(tmp_path: Path, text: str) -> None:
+    path = script(tmp_path, text.format(file=tmp_path / "there") + '\necho "$!"')
     child = int((await answer(path)).reason.removeprefix("is fine: "))
     await until(lambda: not is_running(child), "the end of the child")
 
@@ -285,7 +290,14 @@ async def test_a_child_that_floods_on_holds_nothing_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("descriptors_stay")
-@pytest.mark.parametrize("text", ["sleep 1000 & echo $! $$ >{file}; wait", "trap '' TERM; yes & echo $! $$ >{file}; yes >&2"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sleep 1000 & echo $! $$ >{file}; wait",
+        "trap '' TERM; yes & echo $! $$ >{file}; yes >&2",
+        OWN_GROUP.replace("{file}", "{file}.there") + "; echo $! $$ >{file}; wait",
+    ],
+)
 @pytest_twisted.ensureDeferred
 async def test_cancelled_all_of_it_is_killed(tmp_path: Path, text: str) -> None:
     file = tmp_path / "pids"

@@ -63,7 +63,8 @@ class CompileKind(MonitorKind):
     name = "compile"
     description = "does a tiny compile work, and by which compilers?"
     options = CompileOptions
-    most_at_once = 20
+    # silent ones hold their place for the whole timeout, and every verdict is to be renewed in time
+    most_at_once = 200
     silence_is_down = True
 
     def monitor(self, target: Target, options: CompileOptions, surroundings: Surroundings) -> CompileMonitor:

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, cast
 
 from twisted.internet.defer import Deferred
@@ -95,18 +96,23 @@ class Program:
             self._who_waits.append(waiting)
         return waiting
 
-    def _kill(self) -> None:
-        """Kill the whole session's first group; the program itself is not reaped yet, so that its number is still its own."""
+    def _kill(self, *, other_groups: bool = True) -> None:
+        """Kill the whole session; the program itself is not reaped yet, so that its number is still its own.
+
+        :param other_groups: also what left the session's first group, as timeout(1) does; to find that takes milliseconds.
+        """
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        if other_groups:
+            _kill_session(self._process.pid)
         self._output.close()
         self._errors.close()
 
     def _ended(self) -> None:
         """The program has ended, and is still to be reaped."""
-        self._output.read_the_rest()
-        self._errors.read_the_rest()
-        self._kill()
+        at_ends = [self._output.read_the_rest(), self._errors.read_the_rest()]
+        # whoever still runs has the outputs open, unless it has been made to stay, as a daemon
+        self._kill(other_groups=not self.outcome.called and not all(at_ends))
         status = self._process.wait()
         self.gone = True
         if not self.outcome.called:
@@ -114,6 +120,27 @@ class Program:
         waiting, self._who_waits = self._who_waits, []
         for one in waiting:
             one.callback(None)
+
+
+def _kill_session(leader: int) -> None:
+    """Kill all processes of a session."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and _session_of(process) == leader:
+            with suppress(OSError):  # it has ended, or is another user's
+                descriptor = os.pidfd_open(int(process.name))
+                try:
+                    if _session_of(process) == leader:  # still: the number may have become another's
+                        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                finally:
+                    os.close(descriptor)
+
+
+def _session_of(process: Path) -> int | None:
+    """The session of a process (the sixth field of its stat, proc(5)); None where there is no such process any more."""
+    try:
+        return int((process / "stat").read_bytes().rpartition(b")")[2].split()[3])
+    except OSError:
+        return None
 
 
 @implementer(IReadDescriptor)
@@ -143,11 +170,9 @@ class _Output:
     def connectionLost(self, reason: Failure) -> None:
         self.close()
 
-    def read_the_rest(self) -> None:
-        """What the program left in the pipe; somebody else may still write to it."""
-        for _ in range(_LAST_READS):
-            if self._pipe.closed or not self._read():
-                break
+    def read_the_rest(self) -> bool:
+        """What the program left in the pipe; whether that was all. Else somebody may still write to it."""
+        return any(self._pipe.closed or not self._read() for _ in range(_LAST_READS))
 
     def close(self) -> None:
         if not self._pipe.closed:
