@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +74,10 @@ def run(args: argparse.Namespace) -> int:
     answers = _ask_all(loaded.settings, wanted)
     text = as_json(answers) if args.json else table(answers)
     sys.stdout.write(f"{text}\n")
-    return 0 if all(one.state == "up" for one in answers) else 1
+    missing = len(wanted) - len(answers)
+    if missing:
+        sys.stderr.write(f"distbal: interrupted: {missing} of {len(wanted)} answers had not come\n")
+    return 0 if not missing and all(one.state == "up" for one in answers) else 1
 
 
 def choose(assignments: Iterable[Assignment], hosts: list[str], args: argparse.Namespace) -> list[Assignment]:
@@ -91,15 +95,19 @@ def choose(assignments: Iterable[Assignment], hosts: list[str], args: argparse.N
             raise DistbalError(f"{args.file} has no monitor {source}; it has {', '.join(sources) or 'none'}")
     if not assignments:
         raise DistbalError(f"{args.file} has no monitors: write some, such as monitors: {{tcp: true}}")
-    return [
+    chosen = [
         one
         for one in assignments
         if (not args.hosts or one.target.name in args.hosts) and (not args.monitor or one.source in args.monitor)
     ]
+    if not chosen:
+        monitors = f"monitor {' or '.join(args.monitor)}" if args.monitor else "monitor"
+        raise DistbalError(f"{args.file}: no {monitors} asks {' or '.join(args.hosts)}")
+    return chosen
 
 
 def _ask_all(settings: Any, assignments: list[Assignment]) -> list[Asked]:
-    """Run the reactor until all have answered."""
+    """Run the reactor until all have answered, or somebody interrupts it; what came, in the order of the assignments."""
     from twisted.internet import reactor as any_reactor
     from twisted.internet.defer import gatherResults
 
@@ -111,64 +119,103 @@ def _ask_all(settings: Any, assignments: list[Assignment]) -> list[Asked]:
 
     reactor: Any = any_reactor
     leases = LocalLeases(Scheduler(settings.farm), reactor)
-    surroundings = Surroundings(reactor, Lookup(reactor, SystemResolver(reactor)), Slots(leases))
-    answers: list[Asked] = []
+    asking = _Asking(Surroundings(reactor, Lookup(reactor, SystemResolver(reactor)), Slots(leases)))
 
     def begin() -> None:
-        places: dict[str, Any] = {}
-        asked = gatherResults([_ask(one, surroundings, places) for one in assignments], consumeErrors=True)
-        asked.addCallback(answers.extend).addErrback(failures.append).addBoth(lambda _: reactor.stop())
+        asked = gatherResults([asking.ask(one) for one in assignments], consumeErrors=True)
+        asked.addErrback(failures.append).addBoth(lambda _: reactor.stop() if reactor.running else None)
 
     failures: list[Any] = []
     reactor.callWhenRunning(begin)
     reactor.run()
+    answers = [asking.answers[one.key] for one in assignments if one.key in asking.answers]
+    asking.end()
     leases.stop()
     for failure in failures:
         failure.raiseException()
     return answers
 
 
-def _ask(assignment: Assignment, surroundings: Any, places: dict[str, Any]) -> Any:
-    """Ask one host once, when its kind's turn comes; fires with an :class:`Asked`."""
-    from twisted.internet.defer import DeferredSemaphore
+class _Asking:
+    """Asks hosts once each, of each kind no more at once than it allows.
 
-    kind = assignment.kind
-    if kind.name not in places:
-        places[kind.name] = DeferredSemaphore(kind.most_at_once)
-    return places[kind.name].run(_ask_now, assignment, surroundings)
+    :ivar answers: those that came, by the assignments' keys.
+    """
+
+    def __init__(self, surroundings: Any) -> None:
+        self.answers: dict[tuple[str, str], Asked] = {}
+        self._surroundings = surroundings
+        self._places: dict[str, Any] = {}
+        self._running: list[Any] = []
+
+    def ask(self, assignment: Assignment) -> Any:
+        """Ask when its kind's turn comes; fires when the answer is there, and the monitor is stopped."""
+        from twisted.internet.defer import DeferredSemaphore
+
+        kind = assignment.kind
+        if kind.name not in self._places:
+            self._places[kind.name] = DeferredSemaphore(kind.most_at_once)
+        return self._places[kind.name].run(self._ask_now, assignment)
+
+    def end(self) -> None:
+        """Let go of whatever still runs, after an interrupt."""
+        for check in list(self._running):
+            with suppress(BaseException):  # theirs
+                check.cancel()
+
+    def _ask_now(self, assignment: Assignment) -> Any:
+        from twisted.internet.defer import fail, maybeDeferred
+        from twisted.python.failure import Failure
+
+        from distbal.monitors.answers import BugError, answer, begin
+        from distbal.monitors.rounds import CANCEL_TIME, STOP_TIME
+
+        reactor, timeout = self._surroundings.reactor, assignment.options.timeout
+        seconds: Callable[[], float] = reactor.seconds
+        began = seconds()
+        late: list[bool] = []
+        monitor: Any = None
+        try:
+            monitor = assignment.kind.monitor(assignment.target, assignment.options, self._surroundings)
+            check = begin(monitor)
+        except BaseException:  # noqa: BLE001 (a bug of the monitor's: it is shown)
+            check = fail(Failure())  # type: ignore[no-untyped-call]
+
+        def too_late() -> None:
+            late.append(True)
+            check.cancel()
+
+        def ended(result: Any) -> Any:
+            if timer.active():
+                timer.cancel()
+            self._running.remove(check)
+            said = answer(assignment, result, overdue=bool(late))
+            self.answers[assignment.key] = Asked(assignment, said, seconds() - began)
+            if monitor is not None:
+                return _within(reactor, STOP_TIME, maybeDeferred(monitor.stop), None).addErrback(lambda _: None)
+            return None
+
+        self._running.append(check)
+        timer = reactor.callLater(timeout, too_late)
+        hangs = Failure(BugError("a check was cancelled and did not end"))  # type: ignore[no-untyped-call]
+        return _within(reactor, timeout + CANCEL_TIME, check, hangs).addBoth(ended)
 
 
-def _ask_now(assignment: Assignment, surroundings: Any) -> Any:
-    from twisted.internet.defer import Deferred, fail, maybeDeferred
-    from twisted.python.failure import Failure
+def _within(reactor: Any, seconds: float, waited: Any, otherwise: Any) -> Any:
+    """Fires as that Deferred does, or after so many seconds with something else, whatever its own cancelling does."""
+    from twisted.internet.defer import Deferred
 
-    from distbal.monitors.answers import answer, begin
+    first: Deferred[Any] = Deferred()
 
-    reactor = surroundings.reactor
-    seconds: Callable[[], float] = reactor.seconds
-    began = seconds()
-    late: list[bool] = []
-    monitor: Any = None
-    try:
-        monitor = assignment.kind.monitor(assignment.target, assignment.options, surroundings)
-        check = begin(monitor)
-    except Exception:  # noqa: BLE001 (a bug of the monitor's: it is shown)
-        check = fail(Failure())  # type: ignore[no-untyped-call]
-
-    def too_late(check: Deferred[Any]) -> None:
-        late.append(True)
-        check.cancel()
-
-    timer = reactor.callLater(assignment.options.timeout, too_late, check)
-
-    def ended(result: Any) -> Any:
+    def tell(result: Any) -> None:
         if timer.active():
             timer.cancel()
-        asked = Asked(assignment, answer(assignment, result, overdue=bool(late)), seconds() - began)
-        stopped = maybeDeferred(monitor.stop) if monitor is not None else maybeDeferred(lambda: None)
-        return stopped.addErrback(lambda _: None).addCallback(lambda _: asked)
+        if not first.called:
+            first.callback(result)
 
-    return check.addBoth(ended)
+    timer = reactor.callLater(seconds, tell, otherwise)
+    waited.addBoth(tell)
+    return first
 
 
 def table(answers: list[Asked]) -> str:

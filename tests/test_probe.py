@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -10,9 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.farm import until
 from tests.support import ROOT, free_port
 
 DEAD = """\
+import os
+import sys
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.plugin import IPlugin
 from zope.interface import implementer
@@ -25,7 +30,14 @@ class Odd:
     def __init__(self, host):
         self.host = host
 
-    async def check(self):
+    def check(self):
+        if self.host == "exiting":
+            sys.exit(3)
+        return self.ask()
+
+    async def ask(self):
+        if self.host == "fine" and "ODD_SAID" in os.environ:
+            reactor.callLater(0.1, lambda: open(os.environ["ODD_SAID"], "w").close())
         if self.host == "silent":
             await Deferred()
         if self.host == "buggy":
@@ -34,10 +46,19 @@ class Odd:
             raise MonitorTrouble("does not let us in")
         if self.host == "resting":
             return None
+        while self.host == "stubborn":
+            try:
+                await Deferred()
+            except GeneratorExit:
+                raise
+            except BaseException:
+                pass
         return Reading(up=True, reason="is odd", weight=0.5, slots=7, facts={"load": 0.25, "compilers": ("gcc", "g++")})
 
     def stop(self):
-        pass
+        if self.host == "buggy":
+            return 1 / 0
+        return Deferred() if self.host == "stubborn" else None
 
 @implementer(IPlugin, IHostMonitorFactory)
 class OddKind(MonitorKind):
@@ -114,12 +135,44 @@ def test_every_kind_of_answer_is_shown(tmp_path: Path, plugins: Path) -> None:
     ]
 
 
+def test_a_monitor_that_never_ends_keeps_nobody_from_an_answer(tmp_path: Path, plugins: Path) -> None:
+    file = tmp_path / "hosts.yaml"
+    file.write_text("hosts: [fine/1, stubborn/1, exiting/1]\nmonitors: {odd: {timeout: 0.2}}\n")
+    done = distbal("probe", str(file), path=plugins)
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()[1:]}
+    assert "is odd" in rows["fine"]
+    assert "met a bug: a check was cancelled and did not end" in rows["stubborn"]
+    assert "met a bug: SystemExit: 3" in rows["exiting"]
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_what_was_said_before_an_interrupt_is_shown(tmp_path: Path, plugins: Path) -> None:
+    file = tmp_path / "hosts.yaml"
+    file.write_text("hosts: [silent/1, fine/1]\nmonitors: {odd: {timeout: 600}}\n")
+    said = tmp_path / "asked"
+    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}:{plugins}", "ODD_SAID": str(said)}
+    command = [sys.executable, "-m", "distbal", "probe", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=ROOT) as probe:
+        until(lambda: said.exists() or probe.poll() is not None, "an answer")
+        probe.send_signal(signal.SIGINT)
+        output, errors = probe.communicate(timeout=60)
+    assert [line.split()[:3] for line in output.splitlines()[1:]] == [["fine", "odd", "up"]]
+    assert errors == "distbal: interrupted: 1 of 2 answers had not come\n"
+    assert probe.returncode == 1
+
+
 @pytest.mark.parametrize(
     ("file", "words", "said"),
     [
         ("hosts: [a/1]\n", [], "has no monitors: write some, such as monitors: {tcp: true}"),
         ("hosts: [a/1]\nmonitors: {tcp: true}\n", ["b"], "has no host b; it has a"),
         ("hosts: [a/1]\nmonitors: {tcp: true}\n", ["--monitor", "ssh"], "has no monitor ssh; it has tcp"),
+        ("hosts: [a/1, {name: b, slots: 1, monitors: {tcp: false}}]\nmonitors: {tcp: true}\n", ["b"], "no monitor asks b"),
+        (
+            "hosts: [a/1, {name: b, slots: 1, monitors: {t: {kind: tcp}}}]\nmonitors: {tcp: true}\n",
+            ["a", "--monitor", "t"],
+            "no monitor t asks a",
+        ),
         ("hosts: [a/1]\nmonitors: {tpc: true}\n", [], "did you mean tcp?"),
     ],
 )
