@@ -196,7 +196,7 @@ class _Asking:
             said = answer(assignment, result, overdue=bool(late))
             self.answers[assignment.key] = Asked(assignment, said, seconds() - began)
             if monitor is not None:
-                return _within(reactor, STOP_TIME, maybeDeferred(monitor.stop), None)
+                return _within(reactor, STOP_TIME, maybeDeferred(monitor.stop), None).addErrback(lambda _: None)
             return None
 
         self._running.append(check)

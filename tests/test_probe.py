@@ -62,6 +62,8 @@ class Odd:
         return Reading(up=True, reason="is odd", weight=0.5, slots=7, facts={"load": 0.25, "compilers": ("gcc", "g++")})
 
     def stop(self):
+        if self.host == "buggy":
+            return 1 / 0
         return Deferred() if self.host == "stubborn" else None
 
 @implementer(IPlugin, IHostMonitorFactory)

@@ -119,9 +119,6 @@ async def connect(surroundings: Surroundings, host: str, port: int, protocol: ty
             raise
         except error.ConnectError as problem:
             last = why_not_connected(problem.osError, str(problem))
-        except (CancelledError, error.ConnectingCancelledError):
-            surroundings.lookup.missed((host, port), (family, address))  # the next check begins with another, if there is one
-            raise
         else:
             surroundings.lookup.reached((host, port), (family, address))
             return connected
