@@ -79,7 +79,11 @@ def _why_no_kind(kind: Any) -> str:
         return "most_at_once is no whole number of 1 or more"
     if not isinstance(kind.least_interval, int | float) or not 0 <= kind.least_interval < math.inf:
         return "least_interval is no number of seconds"
-    return ""
+    try:
+        why = kind.why_unavailable()
+    except Exception as error:  # noqa: BLE001 (somebody else's code)
+        return f"why_unavailable() raises {type(error).__name__}: {error}"
+    return "" if isinstance(why, str) else "why_unavailable() returns no text"
 
 
 def options_schemas() -> dict[str, dict[str, Any]]:
@@ -104,8 +108,9 @@ def broken_plugins() -> list[str]:
     for module in pkgutil.iter_modules(distbal.plugins.__path__):
         try:
             import_module(f"distbal.plugins.{module.name}")
-        except Exception as error:  # noqa: BLE001 (somebody else's module)
-            broken.append(f"distbal/plugins/{module.name}.py cannot be imported: {error}")
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (somebody else's module)
+            words = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+            broken.append(f"distbal/plugins/{module.name}.py cannot be imported: {words}")
     return broken
 
 

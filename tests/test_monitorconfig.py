@@ -44,7 +44,7 @@ class WordKind(MonitorKind):
 class LackingKind(MonitorKind):
     name = "lacking"
     description = "lacks a library"
-    requires: ClassVar = ("no_such_library",)
+    requires: ClassVar = ("no_such_library.part",)
     extra = "lacking"
 
     def monitor(self, target: Target, options: MonitorOptions, surroundings: Surroundings) -> NoReturn:
@@ -141,7 +141,7 @@ def test_what_has_to_be_there_may_stand_at_each_host(tmp_path: Path) -> None:
         ("{word: true}", ":2: monitors.word: word is missing: A word."),
         ("{word: {wrod: a}}", ":2: monitors.word.wrod: unknown key; did you mean word?"),
         ("{word: {word: a, number: x}}", ':2: monitors.word.number: "x": input should be a valid integer'),
-        ("{lacking: true}", "lacking needs no_such_library, which is not installed: pip install 'distbal[lacking]'"),
+        ("{lacking: true}", "lacking needs no_such_library.part, which is not installed: pip install 'distbal[lacking]'"),
     ],
 )
 def test_every_mistake_has_its_line(tmp_path: Path, monitors: str, said: str) -> None:
@@ -255,14 +255,16 @@ def test_a_file_that_is_dropped_in_brings_a_kind(
     plugins.mkdir(parents=True)
     (plugins / "dropped.py").write_text(PLUGIN)
     (plugins / "halved.py").write_text("import no_such_library\n")
+    (plugins / "leaving.py").write_text("import sys\nsys.exit(4)\n")
     monkeypatch.setattr("distbal.plugins.__path__", [*sys.modules["distbal.plugins"].__path__, str(plugins)])
     assert monitorconfig.kinds()["dropped"].description == "was dropped in"
     assert any("No module named 'no_such_library'" in line for line in monitorconfig.broken_plugins())
+    assert "distbal/plugins/leaving.py cannot be imported: SystemExit: 4" in monitorconfig.broken_plugins()
     said = wrong(tmp_path, HOSTS % "" + "monitors: {halved: true}\n")
     # Twisted logs it too, each time that it looks
     assert logged_errors.flush()
     assert "distbal/plugins/halved.py cannot be imported: No module named 'no_such_library'" in said[0]
-    for name in ("dropped", "halved"):
+    for name in ("dropped", "halved", "leaving"):
         sys.modules.pop(f"distbal.plugins.{name}", None)
 
 
@@ -291,6 +293,11 @@ wrong = Wrong()
         ("    name = 'wrong'; options = dict", "its options are no subclass of MonitorOptions"),
         ("    name = 'wrong'; most_at_once = 0", "most_at_once is no whole number of 1 or more"),
         ("    name = 'wrong'; least_interval = None", "least_interval is no number of seconds"),
+        (
+            "    name = 'wrong'; why_unavailable = lambda self: 1 / 0",
+            "why_unavailable() raises ZeroDivisionError: division by zero",
+        ),
+        ("    name = 'wrong'; why_unavailable = lambda self: None", "why_unavailable() returns no text"),
     ],
 )
 def test_a_kind_that_breaks_its_contract_is_not_there_and_harms_nobody(

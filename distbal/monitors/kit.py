@@ -86,11 +86,19 @@ class MonitorKind:
 
     def why_unavailable(self) -> str:
         """What has to be installed; "" when nothing has."""
-        missing = [module for module in self.requires if find_spec(module) is None]
+        missing = [module for module in self.requires if not _is_installed(module)]
         if not missing:
             return ""
         install = f": pip install 'distbal[{self.extra}]'" if self.extra else ""
-        return f"{self.name} needs {' and '.join(missing)}, which is not installed{install}"
+        are = "is" if len(missing) == 1 else "are"
+        return f"{self.name} needs {' and '.join(missing)}, which {are} not installed{install}"
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # what it is a part of is missing
+        return False
 
 
 class QuietFactory(Factory):
