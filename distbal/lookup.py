@@ -30,12 +30,21 @@ FRESH = 60.0
 AGAIN = 5.0
 #: names that are looked up at once
 MOST_AT_ONCE = 32
+#: getaddrinfo(3) says that there is no such name, or that it has no address
+NO_SUCH_NAME = frozenset({socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY})
 
 Resolve = Callable[[str, int], Deferred[list[Place]]]
 
 
 class NotFoundError(Exception):
-    """A name could not be looked up; the text says why."""
+    """A name could not be looked up; the text says why.
+
+    :ivar unasked: the resolver could not tell: it did not answer, or this machine lacks what it takes to ask it.
+    """
+
+    def __init__(self, text: str, *, unasked: bool = False) -> None:
+        super().__init__(text)
+        self.unasked = unasked
 
 
 class Lookup:
@@ -142,7 +151,8 @@ def _resolve(host: str, port: int) -> list[Place]:
     try:
         return _places(host, port)
     except (OSError, UnicodeError) as error:
-        raise NotFoundError(str(getattr(error, "strerror", None) or error)) from error
+        unasked = isinstance(error, OSError) and error.errno not in NO_SUCH_NAME
+        raise NotFoundError(str(getattr(error, "strerror", None) or error), unasked=unasked) from error
 
 
 def _places(host: str, port: int, flags: int = 0) -> list[Place]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import subprocess
 import sys
 import threading
+from typing import NoReturn
 
 import pytest
 import pytest_twisted
@@ -210,8 +212,29 @@ async def test_the_system_is_asked_in_a_thread(monkeypatch: pytest.MonkeyPatch) 
 async def test_what_the_system_cannot_find_fails_in_words() -> None:
     with pytest.raises(NotFoundError, match=r"\S"):
         await SystemResolver(reactor)("nowhere.invalid", 3632)
-    with pytest.raises(NotFoundError, match=r"\S"):
+    with pytest.raises(NotFoundError, match=r"\S") as caught:
         await SystemResolver(reactor)("x" * 300, 3632)
+    assert not caught.value.unasked
+
+
+@pytest.mark.parametrize(
+    ("problem", "unasked"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), False),
+        (socket.gaierror(socket.EAI_NODATA, "No address associated with hostname"), False),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), True),
+        (OSError(errno.EMFILE, "Too many open files"), True),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_whether_the_name_is_at_fault_is_known(problem: OSError, unasked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: object, **__: object) -> NoReturn:
+        raise problem
+
+    monkeypatch.setattr(lookup.socket, "getaddrinfo", asked)  # type: ignore[attr-defined]
+    with pytest.raises(NotFoundError, match=str(problem.strerror)) as caught:
+        await SystemResolver(reactor)("name", 3632)
+    assert caught.value.unasked is unasked
 
 
 @pytest_twisted.ensureDeferred

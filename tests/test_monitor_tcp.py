@@ -123,6 +123,21 @@ async def test_a_name_without_an_address_is_down() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_resolver_that_cannot_tell_says_nothing_of_the_host() -> None:
+    lookup = Lookup(reactor, lambda *_: fail(NotFoundError("Temporary failure in name resolution", unasked=True)))
+    with pytest.raises(MonitorTrouble, match=r"Temporary failure in name resolution \(this machine's resolver\)"):
+        await monitor(3632, "somewhere", lookup).check()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_resolver_that_is_silent_says_nothing_of_the_host() -> None:
+    check = monitor(3632, "somewhere", Lookup(reactor, lambda *_: Deferred())).check()
+    check.cancel()
+    with pytest.raises(MonitorTrouble, match="has no address yet: this machine's resolver did not answer in time"):
+        await check
+
+
+@pytest_twisted.ensureDeferred
 async def test_of_several_addresses_one_is_enough() -> None:
     with listener("127.0.0.2") as sock:
         asked = monitor(sock.getsockname()[1], "both", both=["127.0.0.1", "127.0.0.2"])

@@ -151,7 +151,7 @@ def why_not_connected(number: int | None, words: str = "") -> Exception:
 
 
 async def found(lookup: Lookup, host: str, port: int) -> list[Place]:
-    """The places of a name; Unreachable where it has none."""
+    """The places of a name; Unreachable where it has none, and MonitorTrouble where nobody could tell."""
     answer: Deferred[list[Place]] = Deferred()
 
     def tell(result: list[Place] | Failure) -> None:
@@ -165,7 +165,12 @@ async def found(lookup: Lookup, host: str, port: int) -> list[Place]:
     lookup.find((host, port), tell)
     try:
         return await answer
+    except CancelledError:
+        # the host was not even asked
+        raise MonitorTrouble("has no address yet: this machine's resolver did not answer in time") from None
     except NotFoundError as problem:
+        if problem.unasked:
+            raise MonitorTrouble(f"has no address: {problem} (this machine's resolver)") from problem
         raise Unreachable(f"has no address: {problem}") from problem
 
 
