@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -79,7 +80,7 @@ odd = OddKind()
 
 
 def distbal(*words: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(map(str, [ROOT, *([path] if path else [])]))}
+    env = os.environ | {"PYTHONPATH": ":".join(map(str, [ROOT, *([path] if path else [])]))}
     return subprocess.run(
         [sys.executable, "-m", "distbal", *words], capture_output=True, text=True, timeout=60, check=False, env=env, cwd=ROOT
     )
@@ -156,7 +157,7 @@ def test_what_was_said_before_an_interrupt_is_shown(tmp_path: Path, plugins: Pat
     file = tmp_path / "hosts.yaml"
     file.write_text("hosts: [silent/1, fine/1]\nmonitors: {odd: {timeout: 600}}\n")
     said = tmp_path / "asked"
-    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}:{plugins}", "ODD_SAID": str(said)}
+    env = os.environ | {"PYTHONPATH": f"{ROOT}:{plugins}", "ODD_SAID": str(said)}
     command = [sys.executable, "-m", "distbal", "probe", str(file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=ROOT) as probe:
         until(lambda: said.exists() or probe.poll() is not None, "an answer")

@@ -77,10 +77,11 @@ def test_bal_wrap(original: Path, wrap_program: Path, tmp_path: Path, request: p
         farm.await_clients(0, 0)
 
 
-def test_balance_status_daemon(original: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("monitors", ["", "monitors: {tcp: true}\n"], ids=["alone", "beside our own monitors"])
+def test_balance_status_daemon(original: Path, tmp_path: Path, monitors: str) -> None:
     """A server that was killed is taken down, and nobody is sent there; when it is back, it is taken up. It looks each 10 s."""
     need("tclsh")
-    with running_farm(("fast", 3, 0.0), ("slow", 2, 0.0)) as farm:
+    with running_farm(("fast", 3, 0.0), ("slow", 2, 0.0), more=monitors) as farm:
         fast, slow = farm.servers
         assert all(host.up for host in farm.look().hosts)
         fast.kill()

@@ -7,6 +7,7 @@ would be other machines.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -63,7 +64,13 @@ class Weights:
         while time.monotonic() < began + seconds:
             if any(low <= weight <= high for weight in await self.watch(1.0)):
                 return time.monotonic() - began
-        raise AssertionError(f"not within {low} to {high} after {seconds:.0f} s: {self.seen[-30:]}")
+        states = self._one.service.monitors.states()
+        raise AssertionError(f"not within {low} to {high} after {seconds:.0f} s: {self.changes()} {states}")
+
+    def changes(self) -> list[tuple[int, int]]:
+        """When it changed, and to what."""
+        first, rest = self.seen[:1], itertools.pairwise(self.seen)
+        return [(round(at), weight) for at, weight in (*first, *(new for old, new in rest if new[1] != old[1]))]
 
 
 @contextmanager
@@ -101,6 +108,7 @@ def busy_loops(number: int) -> Iterator[None]:
 @asynccontextmanager
 async def weighed(server: Server, sshd: Sshd, directory: Path) -> AsyncIterator[Balancer]:
     """The balancer, with one host that it weighs by SSH."""
+    await sshd.start()
     sshd.know("ed25519")
     login = sshd.options()
     ssh = f"{{user: {login.user}, port: {login.port}, key: {login.key}, known_hosts: {login.known_hosts}}}"
@@ -120,7 +128,7 @@ async def test_a_weight_follows_the_load_that_is_not_ours(tmp_path: Path, tmp_pa
         async with weighed(farm.servers[0], sshd, tmp_path) as one:
             weights = Weights(one)
             with niced_builds(one.port("proxy"), tmp_path, CPUS + 1) as journal:
-                await weights.watch(45)
+                assert await weights.watch(45), one.service.monitors.states()
                 ours = await weights.watch(60)
                 with busy_loops(max(1, CPUS // 2)):
                     fell = await weights.until(400, 620, 120)
@@ -131,11 +139,10 @@ async def test_a_weight_follows_the_load_that_is_not_ours(tmp_path: Path, tmp_pa
             print(  # noqa: T201 (make soak shows it)
                 f"\n{len(jobs)} jobs; full work by us alone: {min(ours)} to {max(ours)}; with {max(1, CPUS // 2)} busy loops on"
                 f" {CPUS} CPUs: about half after {fell:.0f} s, then {min(both)} to {max(both)}; alone again after {rose:.0f} s:"
-                f" {min(back)} to {max(back)}"
+                f" {min(back)} to {max(back)}; all changes, as (second, thousandths): {weights.changes()}"
             )
             assert min(ours) >= 900
             assert 350 <= min(both) <= max(both) <= 650
             assert min(back) >= 900
             assert "failed" not in jobs
-            changes = sum(before != after for (_, before), (_, after) in zip(weights.seen, weights.seen[1:], strict=False))
-            assert changes <= 16, weights.seen
+            assert len(weights.changes()) <= 16, weights.changes()
