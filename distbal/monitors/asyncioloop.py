@@ -69,7 +69,7 @@ class AsyncioLoop:
 
 
 #: seconds after which the thread lets the reactor's go on
-SWITCH = 0.0002
+SWITCH = 0.00005
 
 
 class _Running:

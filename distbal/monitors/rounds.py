@@ -41,8 +41,8 @@ SOONER = 1 / 3
 #: seconds between two looks at what is due: checks that lie closer together are begun together, since a daemon that wakes up
 #: for each of them would spend most of its time on waking up
 GRAIN = 0.1
-#: checks that are begun together at the most: jobs are served in between
-BATCH = 8
+#: checks that are begun together at the most, and seconds that this may take before jobs are served in between
+BATCH, SPELL = 8, 0.001
 #: seconds that a cancelled check may take to end
 CANCEL_TIME = 5.0
 #: seconds for which a check may hold the reactor up before that is a complaint
@@ -178,15 +178,15 @@ class Rounds:
         now = self._seconds()
         self._looking = True
         try:
-            for _ in range(BATCH):
-                watch = self._due.first()
-                if watch is None or self._due.key(watch) > now:
+            begun = 0
+            while (watch := self._due.first()) is not None and self._due.key(watch) <= now:
+                if begun == BATCH or self._seconds() - now > SPELL:
+                    self._timer_due = now
+                    self._timer = self._clock.callLater(0, self._look)
                     break
                 self._due.discard(watch)
                 self._turns.ask(watch)
-            else:
-                self._timer_due = now
-                self._timer = self._clock.callLater(0, self._look)
+                begun += 1
         finally:
             self._looking = False
             self._set_timer()
@@ -278,7 +278,8 @@ class Rounds:
         known = watch.reading if result is not None and result is watch.answer else None
         said = answer(watch.assignment, result, overdue=watch.overdue) if known is None else known
         if isinstance(said, Reading):
-            watch.answer = result if isinstance(result, Reading) else None
+            # one that had to be cut is not kept whole
+            watch.answer = result if said == result else None
             self._read(watch, said)
         elif said is None:
             self._fine(watch)

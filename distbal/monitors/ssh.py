@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib import import_module
 
 from twisted.internet.defer import Deferred
 from twisted.plugin import IPlugin
@@ -49,6 +50,13 @@ class SshKind(MonitorKind):
     silence = "does an SSH server answer on that port, and does no firewall drop what is sent there?"
     requires = REQUIRES
     extra = EXTRA
+
+    def why_unavailable(self) -> str:
+        """What has to be installed. Conch is loaded here, where the file is read: with the first check, jobs would wait for it."""
+        why = super().why_unavailable()
+        if not why:
+            import_module("distbal.monitors.sshtalk")
+        return why
 
     def monitor(self, target: Target, options: SshOptions, surroundings: Surroundings) -> SshMonitor:
         """Make a monitor of one host."""
