@@ -52,7 +52,7 @@ class SshKind(MonitorKind):
     extra = EXTRA
 
     def why_unavailable(self) -> str:
-        """What has to be installed. Conch is loaded here, where the file is read: with the first check, jobs would wait for it."""
+        """What has to be installed. Conch is loaded here, where the file is read: later, jobs would wait for it."""
         why = super().why_unavailable()
         if not why:
             import_module("distbal.monitors.sshtalk")
