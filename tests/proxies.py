@@ -356,11 +356,9 @@ async def sends_all(peer: Peer, data: bytes) -> None:
 
 
 async def stuck(house: House) -> None:
-    """Wait until no more bytes move: on a busy machine the system may pause for a moment before it moves some more."""
-    before, calm = None, 0
-    while calm < 4:
-        now = [session.moved() for session in house.sessions]
-        calm = calm + 1 if now == before else 0
+    """Wait until no more bytes move."""
+    before = None
+    while before != (now := [session.moved() for session in house.sessions]):
         before = now
         await turns()
 

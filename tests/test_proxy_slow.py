@@ -99,6 +99,10 @@ async def test_who_catches_up_may_fall_behind_again_and_has_as_long(relay: str) 
             await turns()
             assert house.lent == 1
             house.clock.advance(2)
+            await turns()
+            if house.lent:
+                # on a busy machine the system may move some more bytes only now: then it has as long again
+                house.clock.advance(STALL_TIME + 1)
             await house.becomes(lent=0)
             await sending
             assert not (await heard(client))[1]
