@@ -148,3 +148,13 @@ def test_the_plugin_does_not_load_the_daemon() -> None:
     loaded = set(done.stdout.split())
     assert not loaded & (set(modules()) - {"distbal"})
     assert "twisted.internet.reactor" not in loaded
+
+
+@pytest.mark.parametrize(("monitor", "loaded"), [("tcp", False), ("ssh", True)])
+def test_a_file_loads_the_libraries_of_the_monitors_that_it_has(monitor: str, loaded: bool, tmp_path: Path) -> None:
+    pytest.importorskip("bcrypt", reason="Conch needs bcrypt, which is not installed here")
+    file = tmp_path / "hosts.yaml"
+    file.write_text(f"hosts: [box/4]\nmonitors: {{{monitor}: true}}\n")
+    program = f"import sys\nfrom distbal import config\nconfig.load({str(file)!r})\nprint(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert ("distbal.monitors.sshtalk" in done.stdout.split()) is loaded

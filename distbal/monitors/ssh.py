@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from importlib import import_module
 
 from twisted.internet.defer import Deferred
 from twisted.plugin import IPlugin
@@ -50,13 +49,6 @@ class SshKind(MonitorKind):
     silence = "does an SSH server answer on that port, and does no firewall drop what is sent there?"
     requires = REQUIRES
     extra = EXTRA
-
-    def why_unavailable(self) -> str:
-        """What has to be installed. Conch is loaded here, where the file is read: later, jobs would wait for it."""
-        why = super().why_unavailable()
-        if not why:
-            import_module("distbal.monitors.sshtalk")
-        return why
 
     def monitor(self, target: Target, options: SshOptions, surroundings: Surroundings) -> SshMonitor:
         """Make a monitor of one host."""

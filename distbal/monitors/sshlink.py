@@ -5,7 +5,7 @@ The server's key is always verified, against a known_hosts file that is read and
 connection is dropped, and the next command makes it anew.
 
 This module imports without Twisted Conch's libraries; what needs them (:mod:`distbal.monitors.sshtalk`) is imported with the
-first link.
+first options, as hosts.yaml is read.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import os
 import stat
 from collections.abc import Callable
 from importlib import import_module
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Self, TypeVar, cast
 
+from pydantic import model_validator
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 
@@ -77,6 +78,13 @@ class SshLoginOptions(MonitorOptions):
         "~/.ssh/known_hosts", "Path of the file with the hosts' public keys, as ssh-keyscan prints them. It is never written."
     )
 
+    @model_validator(mode="after")
+    def _load(self) -> Self:
+        # here, where a file that asks for it is read: with the first check, jobs would wait for Conch to be loaded
+        with contextlib.suppress(ImportError):  # what is missing, the kind says
+            import_module("distbal.monitors.sshtalk")
+        return self
+
 
 class SshLink:
     """Runs commands on one host, one at a time."""
@@ -92,8 +100,6 @@ class SshLink:
         self._files: Files = surroundings.shared.setdefault("ssh", Files())
         self._talk: Any = None
         self._busy = False
-        with contextlib.suppress(ImportError):  # run() says so
-            import_module("distbal.monitors.sshtalk")
 
     async def run(self, command: str, most: int = 16_384) -> bytes:
         """Run a command there, with nothing to read, and give what it wrote to its standard output.
