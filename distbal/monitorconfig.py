@@ -140,10 +140,11 @@ def read(root: Node, values: object, hosts: Iterable[PlacedHost]) -> Found:
         found = Found()
     else:
         found = _Reader(root, everywhere, kinds()).read(own)
+    says_slots = {one.target.name for one in found.assignments if one.kind.proposes_slots}
     found.warnings += [
         at(root, (*placed.path, "slots"), "auto, and no monitor of this host says them (distccd does): until one does it has 4")
         for placed, _ in own
-        if placed.host.slots == hostspec.AUTO and not _says_slots(placed, found.assignments)
+        if placed.host.slots == hostspec.AUTO and placed.host.name not in says_slots
     ]
     return found
 
@@ -154,22 +155,23 @@ def summary(assignments: Iterable[Assignment]) -> str:
     return ", ".join(f"{source} of {count} host{'' if count == 1 else 's'}" for source, count in counts.items())
 
 
+def _is_secret(value: SecretStr, default: object) -> bool:
+    """Whether the text itself must not be seen: it is neither what everybody has, nor the name of a file."""
+    text = value.get_secret_value()
+    return default not in (value, text) and not text.startswith("file:")
+
+
 def secrets_in(assignments: Iterable[Assignment]) -> list[str]:
     """The options that are secrets and stand in the file itself, as ``snmp.community``; not those that name a file."""
+    # ten thousand hosts share one and the same options, where they have none of their own
+    distinct = {(one.source, id(one.options)): one.options for one in assignments}
     found = {
-        f"{one.source}.{name}"
-        for one in assignments
-        for name, value in one.options
-        if isinstance(value, SecretStr)
-        and value != type(one.options).model_fields[name].default
-        and value.get_secret_value() != type(one.options).model_fields[name].default
-        and not value.get_secret_value().startswith("file:")
+        f"{source}.{name}"
+        for (source, _), options in distinct.items()
+        for name, value in options
+        if isinstance(value, SecretStr) and _is_secret(value, type(options).model_fields[name].default)
     }
     return sorted(found)
-
-
-def _says_slots(placed: PlacedHost, assignments: list[Assignment]) -> bool:
-    return any(one.kind.proposes_slots for one in assignments if one.target.name == placed.host.name)
 
 
 def _entries(value: object) -> dict[str, Entry]:
