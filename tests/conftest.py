@@ -27,6 +27,8 @@ from tests.support import ROOT, TWISTED_DROPS_SOCKETS, LoggedErrors, in_ci
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
+    from tests.sshd import Keys, Sshd
+
 # a machine that is busy with something else is no fault of the code
 settings.register_profile("distbal", deadline=None)
 settings.load_profile("distbal")
@@ -41,6 +43,23 @@ def running_reactor() -> None:
     from twisted.internet import reactor
 
     pytest_twisted.blockon(deferLater(reactor, 0))
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    """Keys of SSH, for servers and users."""
+    from tests.sshd import make_keys
+
+    return make_keys(tmp_path_factory)
+
+
+@pytest.fixture
+def sshd(tmp_path: Path, keys: Keys) -> Iterator[Sshd]:
+    """An SSH server that is not started yet, and whose ed25519 key is known."""
+    from tests.sshd import server
+
+    with server(tmp_path, keys) as one:
+        yield one
 
 
 @pytest.fixture(autouse=True)

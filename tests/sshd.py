@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.error import ConnectingCancelledError
@@ -261,3 +262,13 @@ def server(directory: Path, keys: Keys) -> Iterator[Sshd]:
         yield one
     finally:
         one.stop()
+
+
+@contextlib.contextmanager
+def serving(factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A server that runs while the block does; skips where Conch's libraries are not, or sshd."""
+    pytest.importorskip("bcrypt", reason="Twisted Conch's libraries are not here: pip install 'distbal[ssh]'")
+    need("sshd", "ssh-keygen")
+    with server(factory.mktemp("sshd"), make_keys(factory)) as one:
+        pytest_twisted.blockon(Deferred.fromCoroutine(one.start()))
+        yield one

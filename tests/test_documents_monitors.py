@@ -19,7 +19,6 @@ import pytest
 import pytest_twisted
 import yaml
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.plugin import getPlugins
 
 import distbal.plugins
@@ -28,8 +27,8 @@ from distbal.interfaces import IHostMonitorFactory, Target
 from distbal.monitors import readings
 from distbal.monitors.kit import MonitorOptions
 from distbal.testing import MonitorContract, surroundings
-from tests.sshd import Sshd, make_keys
-from tests.support import ROOT, need
+from tests.sshd import Sshd, serving
+from tests.support import ROOT
 
 TEXT = (ROOT / "docs" / "monitors.md").read_text()
 PLUGIN = "distbal.plugins.desktop"
@@ -119,13 +118,8 @@ def test_what_makes_no_sense_to_the_example(plugin: Any, answer: bytes) -> None:
 
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    pytest.importorskip("bcrypt", reason="Twisted Conch's libraries are not here: pip install 'distbal[ssh]'")
-    need("sshd", "ssh-keygen")
-    server = Sshd(tmp_path_factory.mktemp("sshd"), make_keys(tmp_path_factory))
-    server.know("ed25519")
-    pytest_twisted.blockon(Deferred.fromCoroutine(server.start()))
-    yield server
-    server.stop()
+    with serving(tmp_path_factory) as one:
+        yield one
 
 
 def login(sshd: Sshd) -> dict[str, Any]:

@@ -8,8 +8,6 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-import pytest_twisted
-from twisted.internet.defer import Deferred
 
 from distbal.interfaces import Target
 from distbal.monitors.agent import AgentKind
@@ -26,8 +24,7 @@ from tests.answering import answering
 from tests.distccds import Distccd, distccd
 from tests.services import taken_port
 from tests.snmpd import AUTH, COMMUNITY, PRIVACY, USERS, Agent, need_snmpd, snmpd
-from tests.sshd import Sshd, make_keys
-from tests.support import need
+from tests.sshd import Sshd, serving
 
 
 def builtin_kinds() -> list[MonitorKind]:
@@ -52,13 +49,8 @@ class TestTcp(MonitorContract):
 
 @pytest.fixture(scope="module")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    pytest.importorskip("bcrypt", reason="Twisted Conch's libraries are not here: pip install 'distbal[ssh]'")
-    need("sshd", "ssh-keygen")
-    server = Sshd(tmp_path_factory.mktemp("sshd"), make_keys(tmp_path_factory))
-    server.know("ed25519")
-    pytest_twisted.blockon(Deferred.fromCoroutine(server.start()))
-    yield server
-    server.stop()
+    with serving(tmp_path_factory) as one:
+        yield one
 
 
 @pytest.mark.programs

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -25,13 +25,10 @@ from tests.services import until
 from tests.sshd import (
     GIVEN_UP,
     USER,
-    Keys,
     Sshd,
     asking,
-    make_keys,
     options_without_server,
     running,
-    server,
     surroundings,
     target,
     trouble,
@@ -40,18 +37,6 @@ from tests.support import need
 
 pytest.importorskip("bcrypt", reason="Conch needs bcrypt, which is not installed here")
 programs = pytest.mark.programs
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
-    return make_keys(tmp_path_factory)
-
-
-@pytest.fixture
-def sshd(tmp_path: Path, keys: Keys) -> Iterator[Sshd]:
-    """A server that is not started yet, and whose ed25519 key is known."""
-    with server(tmp_path, keys) as one:
-        yield one
 
 
 # -- what a host answers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +25,13 @@ from tests.sshd import (
     agent,
     asking,
     keygen,
-    make_keys,
     options_without_server,
-    server,
     trouble,
     trouble_with,
 )
 
 pytest.importorskip("bcrypt", reason="Conch needs bcrypt, which is not installed here")
 programs = pytest.mark.programs
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
-    return make_keys(tmp_path_factory)
-
-
-@pytest.fixture
-def sshd(tmp_path: Path, keys: Keys) -> Iterator[Sshd]:
-    """A server that is not started yet, and whose ed25519 key is known."""
-    with server(tmp_path, keys) as one:
-        yield one
 
 
 @programs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,31 +24,16 @@ from tests.services import until
 from tests.sshd import (
     GIVEN_UP,
     USER,
-    Keys,
     Sshd,
     asking,
-    make_keys,
     options_without_server,
     running,
-    server,
     trouble_with,
 )
 from tests.support import free_port
 
 pytest.importorskip("bcrypt", reason="Conch needs bcrypt, which is not installed here")
 programs = pytest.mark.programs
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
-    return make_keys(tmp_path_factory)
-
-
-@pytest.fixture
-def sshd(tmp_path: Path, keys: Keys) -> Iterator[Sshd]:
-    """A server that is not started yet, and whose ed25519 key is known."""
-    with server(tmp_path, keys) as one:
-        yield one
 
 
 @programs
