@@ -23,7 +23,13 @@ TWISTD = str(Path(sys.executable).with_name("twistd"))
 ANY = "127.0.0.1:0"
 LISTEN = f"listen: {{balance: '{ANY}', status: '{ANY}', update: '{ANY}'}}\n"
 PORTS = re.compile(r"listening on balance (\d+), status (\d+), update (\d+)")
-ENVIRONMENT = clean_environment() | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+# Twisted makes a cache of its plugins at the first start after an installation, and loads Conch for it, which before
+# Python 3.13 loads modules of the standard library that were to go.
+OF_CONCH = ("'spwd' is deprecated", "'crypt' is deprecated")
+ENVIRONMENT = clean_environment() | {
+    "PYTHONPATH": str(ROOT),
+    "PYTHONWARNINGS": ",".join(("error", *(f"ignore:{words}:DeprecationWarning" for words in OF_CONCH))),
+}
 
 
 @dataclass
