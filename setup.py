@@ -98,6 +98,7 @@ EXTRAS = {
         "cryptography>=47",  # what pysnmp encrypts with, without asking for it; the first that has CFB where pysnmp looks
     ],
 }
+ALL = sorted({library for libraries in EXTRAS.values() for library in libraries})
 
 OPTIONS: dict[str, Any] = {"cmdclass": {"build_scripts": BuildScripts, "bdist_wheel": BdistWheel}}
 if WRAP_SOURCES:
@@ -139,10 +140,9 @@ setup(
     ],
     extras_require={
         **EXTRAS,
-        "all": sorted({library for libraries in EXTRAS.values() for library in libraries}),
+        "all": ALL,
         "dev": [
-            *EXTRAS["snmp"],
-            *EXTRAS["ssh"],
+            *ALL,  # every kind of monitor is tested
             "coverage>=7.10",  # the first that counts subprocesses by itself
             "hypothesis",
             "jsonschema",

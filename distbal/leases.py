@@ -139,11 +139,15 @@ class LocalLeases:
 
     def propose_slots(self, name: str, slots: int) -> bool:
         """A host says how many jobs it runs at once: whether that was news. Nothing happens when it is not in the file."""
-        host = self.scheduler.hosts.get(name)
-        if host is None or host.removed or not host.spec.auto or host.spec.slots == slots:
+        try:
+            host = self.scheduler.host(name)
+        except KeyError:
             return False
-        self._deliver(self.scheduler.propose_slots(name, slots, self._seconds()))
-        return True
+        before = host.spec
+        grants = self.scheduler.propose_slots(name, slots, self._seconds())
+        news = host.spec is not before
+        self._deliver(grants)
+        return news
 
     def set_admin(self, name: str, state: AdminState) -> None:
         """A person's decision about a host; KeyError when no such host is in the file."""

@@ -1,7 +1,7 @@
 """What monitors see of the scheduler: how much of each host is lent, and a slot of a host for those that run a job there.
 
-A load average counts our own jobs too, and is an average over a minute: so what we lent is averaged alike (:class:`Averages`),
-and the difference is somebody else's.
+A load average counts our own jobs too, and is an average over a minute: so what we lent is averaged alike
+(:class:`~distbal.loads.LoadAverage`), and the difference is somebody else's.
 """
 
 from __future__ import annotations

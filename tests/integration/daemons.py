@@ -24,11 +24,10 @@ ANY = "127.0.0.1:0"
 LISTEN = f"listen: {{balance: '{ANY}', status: '{ANY}', update: '{ANY}'}}\n"
 PORTS = re.compile(r"listening on balance (\d+), status (\d+), update (\d+)")
 # Twisted makes a cache of its plugins at the first start after an installation, and loads Conch for it, which before
-# Python 3.13 loads modules of the standard library that were to go.
-OF_CONCH = ("'spwd' is deprecated", "'crypt' is deprecated")
+# Python 3.13 loads spwd, a module of the standard library that was to go.
 ENVIRONMENT = clean_environment() | {
     "PYTHONPATH": str(ROOT),
-    "PYTHONWARNINGS": ",".join(("error", *(f"ignore:{words}:DeprecationWarning" for words in OF_CONCH))),
+    "PYTHONWARNINGS": "error,ignore:'spwd' is deprecated:DeprecationWarning",
 }
 
 
