@@ -127,6 +127,11 @@ def whole_number(least: int, most: int, why_not: Callable[[str], str]) -> Leaf:
     return Leaf(parse, {"type": "integer", "minimum": least, "maximum": most})
 
 
+def port_number(whose: str = "a port") -> Leaf:
+    """A port; ``whose`` it is begins the sentence about a number that is none: ``the agent's port``."""
+    return whole_number(1, 65535, lambda value: f"{whose} is 1 to 65535, not {value[:40]}")
+
+
 def between(least: float, most: float, what: str) -> Leaf:
     """A number, whole or not; ``what`` says what is wanted, as the end of a sentence: ``seconds``."""
 

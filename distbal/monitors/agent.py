@@ -24,7 +24,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from distbal.errors import MonitorTrouble
-from distbal.forms import setting, shown, text, whole_number
+from distbal.forms import port_number, setting, shown, text
 from distbal.hostspec import MOST_SLOTS
 from distbal.interfaces import Fact, IHostMonitor, IHostMonitorFactory, Reading, Target
 from distbal.monitors.exchange import Caller, Ending, Text, printable
@@ -40,10 +40,6 @@ NO_NEW_JOBS = ("drain", "maint")
 KNOWN = "up, ready, drain, maint, down, fail, stopped, a weight such as 75%, maxconn:8"
 
 
-def _why_no_port(value: str) -> str:
-    return f"the agent's port is 1 to 65535, not {value[:40]}"
-
-
 def _sendable(value: str) -> str:
     if len(value) > MOST_SENT:
         raise ValueError(f"what is sent to the agent has {len(value)} characters: {MOST_SENT} are the most")
@@ -53,7 +49,7 @@ def _sendable(value: str) -> str:
 class AgentOptions(MonitorOptions):
     """What stands behind ``agent`` in hosts.yaml."""
 
-    port: Annotated[int, whole_number(1, 65535, _why_no_port)] = Field(
+    port: Annotated[int, port_number("the agent's port")] = Field(
         description="The port that the agent listens on, at the host's address (HAProxy's agent-port)."
     )
     send: Annotated[str, text(rf"[\s\S]{{0,{MOST_SENT}}}", _sendable, "what the agent is sent first")] = setting(

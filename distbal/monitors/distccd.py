@@ -22,7 +22,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from distbal.errors import MonitorTrouble
-from distbal.forms import between, setting, shown, whole_number
+from distbal.forms import between, port_number, setting, shown, whole_number
 from distbal.hostspec import MOST_SLOTS
 from distbal.interfaces import Fact, IHostMonitor, IHostMonitorFactory, Reading, Target
 from distbal.monitors.exchange import Caller, Text, printable
@@ -53,7 +53,7 @@ NUMBERS = {
     "longest_job_ms": "dcc_longest_job_time_msecs",
 }
 
-Port = Annotated[int, whole_number(1, 65535, lambda value: f"the port of the statistics is 1 to 65535, not {value[:40]}")]
+Port = Annotated[int, port_number("the port of the statistics")]
 Interval = Annotated[
     float,
     between(

@@ -23,7 +23,7 @@ from twisted.internet.protocol import Protocol
 
 from distbal.addresses import matches
 from distbal.errors import MonitorTrouble
-from distbal.forms import Leaf, Unfit, setting, shown, switch, text, text_schema, whole_number
+from distbal.forms import Leaf, Unfit, port_number, setting, shown, switch, text, text_schema
 from distbal.interfaces import Target
 from distbal.monitors.hostkeys import SSH_PORT, KnownHosts, scan
 from distbal.monitors.kit import Interval, MonitorOptions, Surroundings, Timeout, Unreachable, connect
@@ -65,9 +65,7 @@ class SshLoginOptions(MonitorOptions):
     user: Annotated[str, text(_USER, _user, "the name of a user of the host")] = setting(
         "distbal", "Who logs in: a user of the host, who needs no rights there."
     )
-    port: Annotated[int, whole_number(1, 65535, lambda value: f"a port is 1 to 65535, not {value[:40]}")] = setting(
-        SSH_PORT, "The port of its SSH server."
-    )
+    port: Annotated[int, port_number()] = setting(SSH_PORT, "The port of its SSH server.")
     key: Annotated[str | None, Leaf(_path_or_none, {"anyOf": [text_schema(_PATH, _PATH_FORM), {"type": "null"}]})] = setting(
         None,
         f"Path of the private key that logs in: ed25519, ECDSA or RSA, without a passphrase. null: {USUAL_KEY}, or none where"
