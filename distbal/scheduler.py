@@ -112,6 +112,11 @@ class Scheduler:
         return self._hosts
 
     @property
+    def tickets(self) -> list[Ticket]:
+        """Of all who wait, in the order in which they came, and then of all who have a lease."""
+        return [*self._waiters.values(), *(lease.ticket for lease in self._leases.values())]
+
+    @property
     def moment(self) -> Moment:
         """How the hosts stand now, as leases keep it."""
         return self._board.moment()
@@ -155,6 +160,7 @@ class Scheduler:
         del self._waiters[ticket.id]
         self._line(ticket).remove(ticket)
         self._patience.discard(ticket)
+        ticket.holder = None
         self._counts["withdrawn"] += 1
 
     def release(self, lease: Lease, outcome: Outcome, now: float, traffic: Traffic | None = None) -> list[Lease]:
