@@ -1,4 +1,4 @@
-"""What became of each job: a bounded record. By job, since a job may take several attempts.
+"""What became of each job, and why there: a bounded record. By job, since a job may take several attempts.
 
 It is written when a lease ends, and costs an append; it is put in order when somebody reads it.
 """
@@ -6,10 +6,12 @@ It is written when a lease ends, and costs an append; it is put in order when so
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from distbal import why
 from distbal.outcomes import Outcome
-from distbal.requests import Lease
+from distbal.requests import Lease, Request
+from distbal.standing import Moment
 
 #: ended attempts that are remembered; the oldest is forgotten first
 DEFAULT_LIMIT = 1000
@@ -17,14 +19,41 @@ DEFAULT_LIMIT = 1000
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at a job, on one host, under one lease. Times are seconds on the scheduler's clock."""
+    """One try at a job, on one host, under one lease. Times are seconds on the scheduler's clock.
+
+    :ivar lease: its number; ``host``: the host's name.
+    :ivar ended: None while it runs, and so is ``outcome``.
+    :ivar request: what was asked for.
+    :ivar found: how the hosts stood when it was granted; ``waited``: when it asked, None where it had not to wait.
+    """
 
     lease: int
     host: str
     asked: float
     granted: float
-    ended: float
-    outcome: Outcome
+    ended: float | None
+    outcome: Outcome | None
+    request: Request = field(repr=False)
+    found: Moment = field(repr=False, compare=False)
+    waited: Moment | None = field(repr=False, compare=False)
+
+    @property
+    def passed_over(self) -> tuple[why.PassedOver, ...]:
+        """Why not each host before it in rank."""
+        return why.passed_over(self.request, self.host, self.found)
+
+    @property
+    def waited_for(self) -> dict[str, int]:
+        """How many hosts could not serve it when it asked, by reason; empty where it had not to wait."""
+        return {} if self.waited is None else why.waited_for(self.request, self.waited)
+
+
+def attempt(lease: Lease, outcome: Outcome | None = None, ended: float | None = None) -> Attempt:
+    """A lease's attempt, ended or not."""
+    ticket = lease.ticket
+    return Attempt(
+        lease.id, lease.host_name, ticket.asked, lease.granted, ended, outcome, ticket.request, lease.found, ticket.found
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +61,13 @@ class Job:
     """One client's job.
 
     :ivar id: the number that its requests carry.
+    :ivar address: the client's, and ``port`` its port there, as in a request.
     :ivar attempts: in the order in which they ended.
     """
 
     id: int
     address: str
+    port: int
     pool: str
     attempts: tuple[Attempt, ...]
 
@@ -68,11 +99,9 @@ class History:
             Job(
                 job,
                 entries[0][0].ticket.request.address,
+                entries[0][0].ticket.request.port,
                 entries[0][0].ticket.request.pool,
-                tuple(
-                    Attempt(lease.id, lease.host_name, lease.ticket.asked, lease.granted, ended, outcome)
-                    for lease, outcome, ended in entries
-                ),
+                tuple(attempt(*entry) for entry in entries),
             )
             for job, entries in by_job.items()
         )

@@ -69,6 +69,7 @@ class Host:
     :ivar position: its place in the file, from 0: the last tie-breaker.
     :ivar alone: no other host has its rank.
     :ivar leases: how many of its slots are lent now; may exceed capacity after a change, never at a grant.
+    :ivar admin: what a person decided; ``decided``: why, in their words, or "".
     :ivar removed: the file no longer names it: it drains, and is forgotten with its last lease.
     :ivar capacity: slots x weight in integer thousandths, rounded half up, at least 1 while the weight is above 0.
     :ivar available: may be given a job now.
@@ -82,6 +83,7 @@ class Host:
         "alone",
         "available",
         "capacity",
+        "decided",
         "evidence",
         "granted",
         "health",
@@ -100,6 +102,7 @@ class Host:
         self.leases = 0
         self.removed = False
         self.admin = AdminState.READY
+        self.decided = ""
         self.health = Health()
         self.evidence = Evidence()
         self.suspect = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Protocol, cast
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -149,9 +150,37 @@ class LocalLeases:
         self._deliver(grants)
         return news
 
-    def set_admin(self, name: str, state: AdminState) -> None:
-        """A person's decision about a host; KeyError when no such host is in the file."""
-        self._deliver(self.scheduler.set_admin(name, state, self._seconds()))
+    def set_admin(self, name: str, state: AdminState, why: str = "") -> None:
+        """A person's decision about a host, and why; KeyError when no such host is in the file."""
+        self._deliver(self.scheduler.set_admin(name, state, self._seconds(), why))
+
+    def kick(self, tickets: Iterable[Ticket], reason: str) -> int:
+        """End what these clients have, or wait for, and tell them; those that are over already are passed over.
+
+        :param reason: a sentence for whoever held it.
+        :returns: how many it was.
+        """
+        kicked = 0
+        freed: list[Lease] = []
+        for ticket in tickets:
+            lease, holder = ticket.lease, ticket.holder
+            if holder is None:
+                continue
+            # first out of the scheduler: what the holder does when it is told must find it over
+            if lease is not None:
+                freed += self.scheduler.release(lease, Outcome.KICKED, self._seconds())
+                tell = partial(cast("Taker", holder).lost, lease)
+            else:
+                self.scheduler.withdraw(ticket)
+                tell = partial(cast("Taker", holder).refused, ticket)
+            kicked += 1
+            try:
+                tell(reason)
+            except Exception:  # noqa: BLE001 (whatever it is, the others' turn comes too)
+                self.log.failure("the holder of {ticket!r} could not be told", ticket=ticket)
+        self._deliver(freed)
+        self._set_timer()
+        return kicked
 
     def configure(self, farm: Farm) -> None:
         """Another farm, from a reloaded file."""

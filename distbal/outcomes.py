@@ -24,6 +24,8 @@ class Outcome(Enum):
 
     #: we ended it: for want of descriptors or memory, or since a bug met it
     CUT_OFF = "cut-off"
+    #: a person ended it
+    KICKED = "kicked"
 
     # -- by the server's, which only the proxy sees
 

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from distbal.hosts import DEFAULT_POOL, Host
+from distbal.standing import Moment
 
 
 @dataclass(slots=True)
@@ -44,9 +45,10 @@ class Ticket:
     :ivar holder: whoever asked, as the edge knows it; the scheduler only hands it back.
     :ivar asked: when its job first asked, in seconds on the scheduler's clock.
     :ivar lease: once granted.
+    :ivar found: how the hosts stood when it had to wait; None where it had not.
     """
 
-    __slots__ = ("asked", "holder", "id", "lease", "request")
+    __slots__ = ("asked", "found", "holder", "id", "lease", "request")
 
     def __init__(self, ticket_id: int, request: Request, holder: object, asked: float) -> None:
         self.id = ticket_id
@@ -54,6 +56,7 @@ class Ticket:
         self.holder = holder
         self.asked = asked
         self.lease: Lease | None = None
+        self.found: Moment | None = None
 
     def __repr__(self) -> str:
         return f"<Ticket {self.id} of {self.request.address} for {self.request.pool}>"
@@ -64,14 +67,16 @@ class Lease:
 
     :ivar ticket: what it answers; ``id`` and ``holder`` are the ticket's.
     :ivar granted: when, in seconds on the scheduler's clock.
+    :ivar found: how all hosts stood just before.
     """
 
-    __slots__ = ("granted", "host", "ticket")
+    __slots__ = ("found", "granted", "host", "ticket")
 
-    def __init__(self, ticket: Ticket, host: Host, granted: float) -> None:
+    def __init__(self, ticket: Ticket, host: Host, granted: float, found: Moment) -> None:
         self.ticket = ticket
         self.host = host
         self.granted = granted
+        self.found = found
 
     def __repr__(self) -> str:
         return f"<Lease {self.ticket.id} on {self.host.spec.name}>"

@@ -9,6 +9,7 @@ The rules, all of which stand in this file or in the one it names:
 4. What was lent comes back once: with :meth:`Scheduler.release`. Hosts that go down, are drained or leave the file keep their
    running leases.
 5. What a job tells of its host when it ends, by whoever saw it, is heard (evidence.py).
+6. Each lease keeps how all hosts stood when it was granted, and each that had to wait, when it asked (standing.py).
 
 A call that may free a slot returns the leases that follow from it; its caller tells their holders. Some things happen by
 themselves when their time comes (a verdict expires, a waiter has waited too long): ``due`` says when :meth:`Scheduler.wake`
@@ -37,6 +38,7 @@ from distbal.queues import DISCIPLINES, FifoQueue, OneHostQueue, WaitQueue
 from distbal.ranking import Ranking
 from distbal.requests import Lease, Request, Ticket
 from distbal.snapshot import Snapshot, client_state, host_state
+from distbal.standing import Board, Moment
 
 
 @dataclass(slots=True)
@@ -110,6 +112,16 @@ class Scheduler:
         return self._hosts
 
     @property
+    def tickets(self) -> list[Ticket]:
+        """Of all who wait, in the order in which they came, and then of all who have a lease."""
+        return [*self._waiters.values(), *(lease.ticket for lease in self._leases.values())]
+
+    @property
+    def moment(self) -> Moment:
+        """How the hosts stand now, as leases keep it."""
+        return self._board.moment()
+
+    @property
     def farm(self) -> Farm:
         """What it was last configured with."""
         return self._farm
@@ -135,6 +147,7 @@ class Scheduler:
             self._grant(ticket, host, now)
             self._reindex(host)
         else:
+            ticket.found = self._board.moment()
             self._waiters[ticket.id] = ticket
             self._line(ticket).add(ticket)
             if self._farm.wait is not None:
@@ -147,6 +160,7 @@ class Scheduler:
         del self._waiters[ticket.id]
         self._line(ticket).remove(ticket)
         self._patience.discard(ticket)
+        ticket.holder = None
         self._counts["withdrawn"] += 1
 
     def release(self, lease: Lease, outcome: Outcome, now: float, traffic: Traffic | None = None) -> list[Lease]:
@@ -200,14 +214,14 @@ class Scheduler:
         """
         host = self._in_file(name)
         changed = host.health.hear(verdict)
-        self._note_expiry(host)
+        self._verdicts_changed(host)
         return self._changed([host], verdict.at) if changed else []
 
     def forget(self, name: str, source: str, now: float) -> list[Lease]:
         """A source has no opinion of a host any more; KeyError when no such host is in the file. Returns leases to deliver."""
         host = self._in_file(name)
         changed = host.health.forget(source)
-        self._note_expiry(host)
+        self._verdicts_changed(host)
         return self._changed([host], now) if changed else []
 
     def propose_slots(self, name: str, slots: int, now: float) -> list[Lease]:
@@ -227,10 +241,10 @@ class Scheduler:
         """One host, to be looked at; KeyError when no such host is in the file."""
         return self._in_file(name)
 
-    def set_admin(self, name: str, state: AdminState, now: float) -> list[Lease]:
-        """A person decides about a host; KeyError when no such host is in the file. Returns leases to deliver."""
+    def set_admin(self, name: str, state: AdminState, now: float, why: str = "") -> list[Lease]:
+        """A person decides about a host, and says why; KeyError when no such host is in the file. Returns leases to deliver."""
         host = self._in_file(name)
-        host.admin = state
+        host.admin, host.decided = state, why
         return self._changed([host], now)
 
     def wake(self, now: float) -> Decisions:
@@ -240,7 +254,7 @@ class Scheduler:
         while (host := self._expiries.first()) is not None and self._expiries.key(host) <= now:
             if host.health.expire(now):
                 expired.append(host)
-            self._note_expiry(host)
+            self._verdicts_changed(host)
         decisions.grants += self._changed(expired, now)
         wait = self._farm.wait
         while wait is not None and (ticket := self._patience.first()) is not None and ticket.asked + wait <= now:
@@ -322,7 +336,7 @@ class Scheduler:
         changed = False
         if verdict is not None and not host.removed:
             changed = host.health.hear(verdict)
-            self._note_expiry(host)
+            self._verdicts_changed(host)
         elif outcome is Outcome.ANSWERED and host.evidence.proves(lease.granted):
             changed = self._reached(host)
         return changed or suspect is not host.suspect
@@ -332,11 +346,11 @@ class Scheduler:
         if not host.evidence.reached():
             return False
         changed = host.health.forget(evidence.SOURCE)
-        self._note_expiry(host)
+        self._verdicts_changed(host)
         return changed
 
     def _grant(self, ticket: Ticket, host: Host, now: float) -> Lease:
-        lease = ticket.lease = Lease(ticket, host, now)
+        lease = ticket.lease = Lease(ticket, host, now, self._board.moment())
         self._leases[ticket.id] = lease
         self._counts["granted"] += 1
         host.leases += 1
@@ -345,7 +359,11 @@ class Scheduler:
 
     def _reindex(self, host: Host) -> None:
         """The number of a host's leases changed."""
-        host.available = host.leases < host.capacity
+        available = host.leases < host.capacity
+        if not (available and host.available):
+            # what is noted of a host that is free is that it is
+            host.available = available
+            self._board.note(host)
         for pool in host.spec.pools:
             self._indexes[pool].changed(host)
 
@@ -353,6 +371,7 @@ class Scheduler:
         """What decides about these hosts changed; give what became free to those who wait."""
         for host in hosts:
             host.weigh()
+            self._board.note(host)
             self._reindex(host)
         return self._serve(hosts, now)
 
@@ -387,7 +406,7 @@ class Scheduler:
                     known.evidence.moved(now)
                     known.suspect = False
                     known.health.forget(evidence.SOURCE)
-                    self._note_expiry(known)
+                    self._verdicts_changed(known)
                 if spec.auto and known.spec.auto:
                     # what it said of itself holds
                     spec = replace(spec, slots=known.spec.slots)  # noqa: PLW2901
@@ -403,12 +422,17 @@ class Scheduler:
                 if pool not in self._indexes:
                     self._indexes[pool] = POLICIES[farm.policy](self._draw)
                 self._indexes[pool].changed(host)
+        named = [host for host in self._hosts.values() if not host.removed]
+        self._board = Board(farm.policy, sorted(named, key=lambda host: host.position))
 
     def _forget(self, host: Host) -> None:
         del self._hosts[host.spec.name]
         self._expiries.discard(host)
 
-    def _note_expiry(self, host: Host) -> None:
+    def _verdicts_changed(self, host: Host) -> None:
+        """What is said of a host changed, if only the reason."""
+        if not host.available:
+            self._board.note(host)
         expiry = host.health.next_expiry()
         if expiry is None:
             self._expiries.discard(host)

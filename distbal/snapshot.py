@@ -20,7 +20,7 @@ class HostState:
     :ivar leases: slots lent now; ``capacity``: how many may be lent now.
     :ivar up: in service: no verdict says down, no person took it out, the file still names it.
     :ivar available: may be given a job now.
-    :ivar admin: ``ready``, ``drain`` or ``down``.
+    :ivar admin: ``ready``, ``drain`` or ``down``; ``decided``: why, in the words of the person who decided it, or "".
     :ivar removed: no longer in the file; shown while its last leases run.
     :ivar verdicts: what each source says.
     :ivar granted: leases lent since start; ``held``: seconds that the ended ones lasted.
@@ -46,6 +46,7 @@ class HostState:
     connected: int = 0
     connecting: float = 0.0
     failures: dict[str, int] = field(default_factory=dict)
+    decided: str = ""
 
     @property
     def free(self) -> int:
@@ -110,6 +111,7 @@ def host_state(host: Host) -> HostState:
         connected=evidence.connected,
         connecting=evidence.connecting,
         failures=dict(evidence.failures or ()),
+        decided=host.decided,
     )
 
 

@@ -17,7 +17,11 @@ from distbal.hosts import AdminState, Farm
 from distbal.outcomes import CONNECT_FAILURES, FAILURES, Outcome, Traffic
 from distbal.requests import Lease, Request, Ticket
 from distbal.snapshot import ClientState, Snapshot
+from distbal.standing import Moment
 from tests.model_host import ModelHost
+
+#: how the hosts stood is not compared with what is here: the state machine looks at that itself
+NOTHING = Moment("", ())
 
 
 @dataclass(frozen=True)
@@ -222,8 +226,12 @@ class Model:
         for number, loan, outcome, ended in self.ended:
             job = loan.request.job or number
             requests.setdefault(job, loan.request)
-            by_job.setdefault(job, []).append(Attempt(number, loan.host, loan.asked, loan.granted, ended, outcome))
-        return tuple(Job(job, requests[job].address, requests[job].pool, tuple(attempts)) for job, attempts in by_job.items())
+            attempt = Attempt(number, loan.host, loan.asked, loan.granted, ended, outcome, loan.request, NOTHING, None)
+            by_job.setdefault(job, []).append(attempt)
+        return tuple(
+            Job(job, requests[job].address, requests[job].port, requests[job].pool, tuple(attempts))
+            for job, attempts in by_job.items()
+        )
 
     # -- what holds at any time
 

@@ -14,13 +14,17 @@ from tests.farms import scheduler, spec
 class Client:
     """A taker that notes what it hears.
 
-    :param when_granted: what it does then, if anything.
+    :param when_granted: what it does then, if anything; ``when_lost``: and when its lease is ended without it.
     """
 
-    def __init__(self, when_granted: Callable[[Lease], object] | None = None) -> None:
+    def __init__(
+        self, when_granted: Callable[[Lease], object] | None = None, when_lost: Callable[[], object] | None = None
+    ) -> None:
         self.lease: Lease | None = None
         self.refusals: list[str] = []
+        self.losses: list[str] = []
         self._when_granted = when_granted
+        self._when_lost = when_lost
 
     def granted(self, lease: Lease) -> None:
         assert self.lease is None, "told twice"
@@ -32,7 +36,10 @@ class Client:
         self.refusals.append(reason)
 
     def lost(self, lease: Lease, reason: str) -> None:
-        raise AssertionError(reason)
+        assert self.lease in (None, lease)
+        self.losses.append(reason)
+        if self._when_lost is not None:
+            self._when_lost()
 
     @property
     def host(self) -> str:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from distbal.history import DEFAULT_LIMIT, Attempt, History, Job
+from distbal.history import DEFAULT_LIMIT, Attempt, History
 from distbal.hosts import Host, HostSpec
 from distbal.outcomes import Outcome
 from distbal.requests import Lease, Request, Ticket
+from distbal.standing import Moment
 
 FAST, SLOW = (Host(HostSpec(name, 4, rank), rank) for rank, name in enumerate(["fast", "slow"]))
 
 
 def lease(number: int, host: Host = FAST, *, job: int = 0, asked: float = 1.0, granted: float = 2.0) -> Lease:
-    return Lease(Ticket(number, Request("10.0.0.9", 4711, "10.0.0.9", "arm", (), job), None, asked), host, granted)
+    ticket = Ticket(number, Request("10.0.0.9", 4711, "10.0.0.9", "arm", (), job), None, asked)
+    return Lease(ticket, host, granted, Moment("fastest-first", ()))
+
+
+def told(attempt: Attempt) -> tuple[object, ...]:
+    return attempt.lease, attempt.host, attempt.asked, attempt.granted, attempt.ended, attempt.outcome
 
 
 def test_nothing_yet() -> None:
@@ -25,7 +31,9 @@ def test_nothing_yet() -> None:
 def test_one_job_one_attempt() -> None:
     history = History()
     history.ended(lease(7), Outcome.CLOSED, 5.0)
-    assert history.jobs() == (Job(7, "10.0.0.9", "arm", (Attempt(7, "fast", 1.0, 2.0, 5.0, Outcome.CLOSED),)),)
+    (job,) = history.jobs()
+    assert (job.id, job.address, job.port, job.pool) == (7, "10.0.0.9", 4711, "arm")
+    assert list(map(told, job.attempts)) == [(7, "fast", 1.0, 2.0, 5.0, Outcome.CLOSED)]
 
 
 def test_several_attempts_are_one_job() -> None:
@@ -36,10 +44,10 @@ def test_several_attempts_are_one_job() -> None:
     history.ended(lease(12, SLOW, job=7, asked=5.0, granted=5.5), Outcome.CLOSED, 7.0)
     first, second = history.jobs()
     assert (first.id, second.id) == (7, 8)
-    assert first.attempts == (
-        Attempt(7, "fast", 1.0, 2.0, 5.0, Outcome.RESET),
-        Attempt(12, "slow", 5.0, 5.5, 7.0, Outcome.CLOSED),
-    )
+    assert list(map(told, first.attempts)) == [
+        (7, "fast", 1.0, 2.0, 5.0, Outcome.RESET),
+        (12, "slow", 5.0, 5.5, 7.0, Outcome.CLOSED),
+    ]
     assert len(history) == 3
 
 

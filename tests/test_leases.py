@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 
 from distbal.hosts import AdminState, Farm
 from distbal.leases import LocalLeases
@@ -83,6 +84,46 @@ def test_waiters_are_told_of_a_host_that_the_file_adds(clock: Clock) -> None:
     ask(leases, second)
     leases.configure(Farm((spec("fast"), spec("new"))))
     assert (first.host, second.host) == ("fast", "new")
+
+
+def test_who_is_kicked_is_told_and_the_slot_goes_to_the_next(clock: Clock) -> None:
+    leases, first, second, third = source(clock, "fast"), Client(), Client(), Client()
+    tickets = [ask(leases, client) for client in (first, second, third)]
+    assert leases.kick([tickets[1], tickets[0]], "kicked by an admin") == 2
+    assert (first.losses, second.refusals, second.host) == (["kicked by an admin"], ["kicked by an admin"], "")
+    assert third.host == "fast"
+    assert (leases.scheduler.lent, leases.scheduler.waiting) == (1, 0)
+    assert [job.attempts[0].outcome for job in leases.scheduler.history.jobs()] == [Outcome.KICKED]
+    assert leases.scheduler.counts["withdrawn"] == 1
+    assert leases.kick(tickets[:2], "again") == 0
+
+
+def test_all_of_a_client_are_kicked_also_those_whose_turn_came_by_it(clock: Clock) -> None:
+    leases, clients = source(clock, "fast"), [Client() for _ in range(3)]
+    tickets = [ask(leases, client) for client in clients]
+    assert leases.kick(tickets, "out") == 3
+    assert [client.losses + client.refusals for client in clients] == [["out"]] * 3
+    assert [client.host for client in clients] == ["fast", "", ""]
+    assert (leases.scheduler.lent, leases.scheduler.waiting) == (0, 0)
+
+
+def test_who_takes_another_along_when_it_is_kicked_or_cannot_be_told_harms_nobody(
+    clock: Clock, logged_errors: LoggedErrors
+) -> None:
+    leases, second = source(clock, "fast", "slow", "old"), Client()
+
+    def leave() -> None:
+        assert second.lease is not None
+        leases.release(second.lease, Outcome.CLOSED)
+
+    def fail() -> None:
+        raise RuntimeError("a bug")
+
+    tickets = [ask(leases, client) for client in (Client(when_lost=leave), second, Client(when_lost=fail))]
+    assert leases.kick(tickets, "out") == 2
+    assert (second.losses, leases.scheduler.lent) == ([], 0)
+    (event,) = logged_errors.flush()
+    assert "could not be told" in (formatEvent(event) or "")
 
 
 def test_only_news_is_worth_a_line(clock: Clock) -> None:

@@ -35,6 +35,7 @@ from distbal.ports import (
     system_socket,
 )
 from distbal.requests import Lease, Request, Ticket
+from distbal.standing import Moment
 from tests.farms import spec
 from tests.ports import Office
 
@@ -151,7 +152,7 @@ class Remote:
 
     def grant(self) -> Lease:
         ticket = self.tickets[-1]
-        lease = ticket.lease = Lease(ticket, Host(spec("far"), 0), 0.0)
+        lease = ticket.lease = Lease(ticket, Host(spec("far"), 0), 0.0, Moment("fastest-first", ()))
         taker: Any = ticket.holder
         taker.granted(lease)
         return lease

@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from distbal.health import Verdict
-from distbal.history import History
+from distbal.history import History, attempt
 from distbal.hosts import AdminState, Farm, HostSpec
 from distbal.outcomes import CONNECT_FAILURES, Outcome, Traffic
 from distbal.policies import POLICIES
 from distbal.queues import DISCIPLINES
 from distbal.requests import Lease, Request, Ticket
 from distbal.scheduler import Scheduler
+from distbal.standing import Standing, standing
 from tests.model import Model
 
 NAMES = ("alpha", "beta", "gamma", "delta", "epsilon")
@@ -67,6 +68,11 @@ STORIES = (
 )
 #: where a job that could not be connected is tried again, if it is
 retries = st.sampled_from(["never", "anywhere", "anywhere", "elsewhere"])
+
+
+def essence(one: Standing) -> Standing:
+    """How many are lent of a free host, and by whose leave, is not kept."""
+    return replace(one, leases=0, verdicts=()) if one.available else one
 
 
 @st.composite
@@ -370,6 +376,23 @@ class SchedulerMachine(RuleBasedStateMachine):
             else:
                 with pytest.raises(KeyError):
                     self.scheduler.host(name)
+
+    @invariant()
+    def what_leases_keep_is_how_the_hosts_stand(self) -> None:
+        named = sorted((host for host in self.scheduler.hosts.values() if not host.removed), key=lambda host: host.position)
+        now = [standing(host) for host in named]
+        kept = self.scheduler.moment
+        assert kept.policy == self.scheduler.farm.policy
+        assert list(map(essence, kept.standings)) == list(map(essence, now))
+
+    @invariant()
+    def each_lease_is_where_it_has_to_be(self) -> None:
+        """A faster host had a reason not to get it; to have been free as well is one only where the policy says so."""
+        for lease in self.leases.values():
+            ranks = {one.spec.name: one.spec.rank for one in lease.found.standings}
+            for passed in attempt(lease).passed_over:
+                same = ranks[passed.host] == ranks.get(lease.host_name)
+                assert passed.reason != "busier" or same or lease.found.policy == "least-loaded", passed
 
     @invariant()
     def due_is_not_late(self) -> None:

@@ -1,0 +1,177 @@
+"""What people decided while the farm runs: on top of the file, which the daemon never edits.
+
+A decision about a key of the file (a host's slots, its rank, whether it is there at all) holds until that very key changes in
+the file: it remembers what the file said, and when the file says something else, the file has the last word. What the file has
+no key for (a host that was drained or taken down, and why; a weight) holds until a person says otherwise.
+
+All of it is values: :class:`Decisions` is made anew by every change, :func:`applied` makes a farm of it and the file's, and
+:func:`settled` drops what the file has overtaken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from distbal.hosts import Farm, HostSpec
+
+#: where a host is put: beside another one of the farm
+Side = Literal["before", "with", "after"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in the order of hosts: ``before``, ``after`` or in one rank ``with`` another host."""
+
+    side: Side
+    host: str
+
+    def __str__(self) -> str:
+        return f"{self.side} {self.host}"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One person's word about one key of one host.
+
+    :ivar value: what was decided: see :data:`KEYS`.
+    :ivar file: what the file said of this key then; None where it has no such key.
+    :ivar by: who; ``at``: when, in seconds since 1970; ``why``: in their words, or "".
+    """
+
+    value: Any
+    file: Any = None
+    by: str = ""
+    at: float = 0.0
+    why: str = ""
+
+
+#: what can be decided about a host, and what the value is
+KEYS = {
+    "admin": "down or drain",
+    "weight": "0 to 1000 thousandths",
+    "slots": "a number of slots",
+    "rank": "a Place",
+    "there": "a HostSpec that was added, or False for a host of the file that was removed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """All of them, as (the host's name, the key, the decision), in the order in which they were made; one a key of a host."""
+
+    made: tuple[tuple[str, str, Decision], ...] = ()
+
+    def __iter__(self) -> Iterator[tuple[str, str, Decision]]:
+        return iter(self.made)
+
+    def get(self, name: str, key: str) -> Decision | None:
+        """What was decided about this key of this host."""
+        return next((decision for host, other, decision in self.made if (host, other) == (name, key)), None)
+
+    def with_(self, name: str, key: str, decision: Decision) -> Decisions:
+        """The same, and this one, as the last."""
+        return Decisions((*self.without(name, key).made, (name, key, decision)))
+
+    def without(self, name: str, key: str) -> Decisions:
+        """The same without it; nothing happens where it is not there."""
+        return Decisions(tuple(one for one in self.made if one[:2] != (name, key)))
+
+
+def said_by_file(farm: Farm, name: str, key: str, value: Any) -> Any:
+    """What the file says of a key of a host: what a decision remembers, and what is compared later.
+
+    :param farm: the file's.
+    :param value: what is decided; of a place the file can say only where it has that other host.
+    """
+    specs = {spec.name: spec for spec in farm.hosts}
+    spec = specs.get(name)
+    if key == "there":
+        return spec is not None
+    if spec is None:
+        return None
+    if key == "slots":
+        return "auto" if spec.auto else spec.slots
+    if key == "rank":
+        other = specs.get(value.host)
+        if other is None:
+            return None
+        return "with" if other.rank == spec.rank else "before" if spec.rank < other.rank else "after"
+    return None
+
+
+def settled(decisions: Decisions, farm: Farm) -> tuple[Decisions, list[tuple[str, str, Decision]]]:
+    """Drop what the file has overtaken.
+
+    :param farm: what the file says now.
+    :returns: those that still hold, and those that do not any more.
+    """
+    overtaken = [one for one in decisions if said_by_file(farm, *one[:2], one[2].value) != one[2].file]
+    for name, key, _ in overtaken:
+        decisions = decisions.without(name, key)
+    # what was decided about a host that is nowhere any more goes with it
+    there = {spec.name for spec in applied(farm, decisions).hosts} | {
+        name for name, key, decision in decisions if key == "there" and decision.value is False
+    }
+    for name, key, decision in list(decisions):
+        if name not in there:
+            decisions = decisions.without(name, key)
+            overtaken.append((name, key, decision))
+    return decisions, overtaken
+
+
+def applied(farm: Farm, decisions: Decisions) -> Farm:
+    """The farm with what was decided.
+
+    :param farm: what the file says.
+    :returns: the same hosts in ranks from 0, none left out but those that were removed. A place beside a host that is not there
+        is that in the file, or the last one.
+    """
+    order: list[list[HostSpec]] = []
+    for spec in farm.hosts:
+        if order and order[-1][0].rank == spec.rank:
+            order[-1].append(spec)
+        else:
+            order.append([spec])
+    names = {spec.name for spec in farm.hosts}
+    for name, key, decision in decisions:
+        if key == "there" and decision.value is False:
+            _take_out(order, name)
+        elif key == "there" and name not in names:
+            order.append([decision.value])
+    # a place may be beside a host that was added later
+    for name, key, decision in decisions:
+        if key == "rank":
+            _move(order, name, decision.value)
+    hosts: list[HostSpec] = []
+    for number, rank in enumerate(order):
+        for spec in rank:
+            slots = decisions.get(spec.name, "slots")
+            changed = spec if slots is None else replace(spec, slots=slots.value, auto=False)
+            hosts.append(changed if changed.rank == number else replace(changed, rank=number))
+    return replace(farm, hosts=tuple(hosts))
+
+
+def _take_out(order: list[list[HostSpec]], name: str) -> HostSpec | None:
+    for number, rank in enumerate(order):
+        for spec in rank:
+            if spec.name == name:
+                rank.remove(spec)
+                if not rank:
+                    del order[number]
+                return spec
+    return None
+
+
+def _move(order: list[list[HostSpec]], name: str, place: Place) -> None:
+    if name == place.host or not any(spec.name == place.host for rank in order for spec in rank):
+        return
+    spec = _take_out(order, name)
+    if spec is None:
+        return
+    number = next(number for number, rank in enumerate(order) if any(one.name == place.host for one in rank))
+    if place.side == "with":
+        order[number].append(spec)
+    else:
+        order.insert(number + (place.side == "after"), [spec])

@@ -1,0 +1,144 @@
+"""Why there? Four hosts passed over for four reasons, and each other reason once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from distbal.history import attempt
+from distbal.hosts import AdminState, Farm
+from distbal.outcomes import Outcome, Traffic
+from distbal.requests import Ticket
+from distbal.standing import MOST
+from distbal.why import REASONS
+from tests.farms import NOW, ask, granted, host_of, says, scheduler, spec
+
+
+def passed(ticket: Ticket) -> list[tuple[str, str, str]]:
+    return [(one.host, one.reason, one.words) for one in attempt(granted(ticket)).passed_over]
+
+
+def test_four_hosts_are_passed_over_for_four_reasons() -> None:
+    farm = scheduler(spec("full", 2, 0), spec("gone", 8, 1), spec("tired", 8, 2), spec("arm", 8, 3, "arm"), spec("last", 8, 4))
+    ask(farm)
+    ask(farm)
+    farm.report("gone", replace(says(up=False), reason="cannot be reached: Connection refused"))
+    farm.set_admin("tired", AdminState.DRAIN, NOW, "fan broken")
+    ticket = ask(farm)
+    assert host_of(ticket) == "last"
+    assert passed(ticket) == [
+        ("full", "full", "was full: 2 of 2 slots lent"),
+        ("gone", "down", "was down: tcp says so (cannot be reached: Connection refused)"),
+        ("tired", "drained", "was drained: fan broken"),
+        ("arm", "pool", "serves other pools (arm)"),
+    ]
+
+
+def test_it_is_told_as_it_was_and_not_as_it_is() -> None:
+    farm = scheduler(spec("fast", 1, 0), spec("slow", 1, 1))
+    first = granted(ask(farm))
+    ticket = ask(farm)
+    farm.release(first, Outcome.CLOSED, NOW + 1)
+    farm.set_admin("fast", AdminState.DOWN, NOW + 2, "moved")
+    assert passed(ticket) == [("fast", "full", "was full: 1 of 1 slots lent")]
+    farm.configure(Farm((spec("slow", 1, 0),)), NOW + 3)
+    assert passed(ticket) == [("fast", "full", "was full: 1 of 1 slots lent")]
+    farm.release(granted(ticket), Outcome.CLOSED, NOW + 4)
+    _, job = farm.history.jobs()
+    (over,) = job.attempts
+    assert [one.host for one in over.passed_over] == ["fast"]
+    assert (over.outcome, over.ended) == (Outcome.CLOSED, NOW + 4)
+
+
+def test_who_waited_is_told_what_for_and_who_it_passed() -> None:
+    farm = scheduler(spec("fast", 1, 0), spec("down", 1, 1), spec("slow", 1, 2), spec("arm", 1, 3, "arm"))
+    farm.report("down", says(up=False))
+    first, second = ask(farm), ask(farm)
+    third = ask(farm)
+    farm.release(granted(second), Outcome.CLOSED, NOW + 1)
+    assert host_of(third) == "slow"
+    assert attempt(granted(third)).waited_for == {"down": 1, "full": 2}
+    assert passed(third) == [("fast", "full", "was full: 1 of 1 slots lent"), ("down", "down", "was down: tcp says so")]
+    assert attempt(granted(first)).waited_for == {}
+
+
+def test_a_host_with_less_weight_says_who_weighed_it() -> None:
+    farm = scheduler(spec("busy", 8, 0), spec("laden", 8, 1), spec("slow", 1, 2))
+    farm.report("busy", replace(says(weight=250, source="ssh"), reason="others use 75 % of its CPUs"))
+    farm.report("busy", says(weight=900, source="agent"))
+    farm.report("laden", says(weight=0, source="agent"))
+    tickets = [ask(farm) for _ in range(3)]
+    assert passed(tickets[-1]) == [
+        ("busy", "full", "was full: 2 of 2 slots lent (of 8: weight 0.25, ssh says so (others use 75 % of its CPUs))"),
+        ("laden", "weight", "had no capacity: weight 0, agent says so"),
+    ]
+
+
+def test_a_host_that_somebody_took_down() -> None:
+    farm = scheduler(spec("fast", 8, 0), spec("slow", 1, 1))
+    farm.set_admin("fast", AdminState.DOWN, NOW)
+    assert passed(ask(farm)) == [("fast", "taken-down", "was taken down")]
+
+
+def test_every_source_that_says_down_is_named() -> None:
+    farm = scheduler(spec("fast", 8, 0), spec("slow", 8, 1))
+    farm.report("fast", says(up=False, source="tcp"))
+    farm.report("fast", replace(says(up=False, source="compile"), reason="lacks gcc"))
+    assert passed(ask(farm)) == [("fast", "down", "was down: tcp says so; compile says so (lacks gcc)")]
+    farm.forget("fast", "tcp", NOW)
+    assert passed(ask(farm)) == [("fast", "down", "was down: compile says so (lacks gcc)")]
+
+
+def test_a_job_that_failed_there() -> None:
+    farm = scheduler(spec("fast", 8, 0), spec("slow", 8, 1))
+    assert passed(ask(farm, exclude=("fast",))) == [("fast", "excluded", "was left out: this job had failed there")]
+
+
+def test_a_job_that_one_host_alone_will_do_for() -> None:
+    farm = scheduler(spec("fast", 8, 0), spec("slow", 8, 1, "arm"))
+    assert passed(ask(farm, only="slow")) == [("fast", "asked-for", "was not asked for: slow alone would do")]
+    for _ in range(7):
+        ask(farm, only="slow")
+    waits = ask(farm, only="slow")
+    farm.release(granted(ask(farm)), Outcome.CLOSED, NOW)
+    assert waits.found is not None
+    farm.propose_slots("slow", 9, NOW)
+    assert waits.lease is None, "the file says 8"
+    farm.configure(Farm((spec("fast", 8, 0), spec("slow", 9, 1, "arm"))), NOW)
+    assert attempt(granted(waits)).waited_for == {"full": 1}
+
+
+def test_a_suspect_host_is_used_last() -> None:
+    farm = scheduler(spec("odd", 8, 0), spec("slow", 8, 1))
+    for number in range(3):
+        lease = granted(ask(farm, key=f"10.0.0.{number}"))
+        farm.release(lease, Outcome.NO_ANSWER, NOW, Traffic())
+    assert passed(ask(farm)) == [("odd", "suspect", "was to be used last: it closed jobs of several clients without an answer")]
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason", "words"),
+    [
+        ("least-loaded", "busier", "was free too, and no less busy"),
+        ("random", "not-drawn", "was free too: the draw fell elsewhere"),
+    ],
+)
+def test_a_host_that_was_free_too(policy: str, reason: str, words: str) -> None:
+    farm = scheduler(spec("fast", 20, 0), spec("slow", 20, 1), policy=policy)
+    told = [passed(ticket) for ticket in (ask(farm) for _ in range(12)) if host_of(ticket) == "slow"]
+    assert told
+    assert all(one == [("fast", reason, words)] for one in told)
+
+
+def test_every_reason_has_its_test() -> None:
+    text = Path(__file__).read_text()
+    assert [reason for reason in REASONS if f'"{reason}"' not in text] == []
+
+
+def test_what_leases_keep_is_shared_while_nothing_changes_and_bounded() -> None:
+    farm = scheduler(*(spec(f"h{number}", 4, number) for number in range(MOST + 20)))
+    one, two = granted(ask(farm)), granted(ask(farm))
+    assert one.found is two.found
+    assert len(one.found.standings) == MOST
