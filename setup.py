@@ -93,6 +93,9 @@ EXTRAS = {
     "ssh": [
         "twisted[conch]",  # its SSH, in the version that install_requires has
     ],
+    "web": [
+        "prometheus-client>=0.16",  # /metrics in both of Prometheus's formats; Debian 12's, which is from 2023
+    ],
     "snmp": [
         "pysnmp>=7.1.30",  # speaks the protocol, version 3 too; older ones make today's cryptography warn at each message
         "cryptography>=47",  # what pysnmp encrypts with, without asking for it; the first that has CFB where pysnmp looks
