@@ -1,0 +1,377 @@
+"""The web port's frame: who may come, how long they may take, what is said to a request that is none of ours.
+
+Everything here is read-only: GET and HEAD, and no bodies. A connection has so many seconds to say a whole request, another one
+behind an answer, and to read what it was sent; a request that is being answered (the events of the page are for hours) has all
+the time that its resource gives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any, cast
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.protocol import connectionDone
+from twisted.protocols.basic import FileSender
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.http import Request as HttpRequest
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
+
+from distbal.access import AccessList
+from distbal.briefports import READING_TIME
+from distbal.complaints import Complaints
+from distbal.descriptors import CROWD
+from distbal.ports import peer_of_transport
+from distbal.reporter import Reporter
+from distbal.web.answers import Answers, Pieces
+
+#: seconds in which a whole request must have come, counted from the connection or the answer before
+PATIENCE = 20.0
+#: seconds that a connection that is closed may take to end
+PARTING = 5.0
+#: bytes of a body that are read, and forgotten
+BODY = 65536
+#: bytes of an answer that are sent as they are; longer ones go as they are read
+AT_ONCE = 65536
+
+TEXT = b"text/plain; charset=utf-8"
+JSON = b"application/json"
+
+#: what every answer says, unless its resource says otherwise
+HEADERS = {
+    b"Server": b"distbal",
+    b"Cache-Control": b"no-store",
+    b"X-Content-Type-Options": b"nosniff",
+    b"Content-Security-Policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"Referrer-Policy": b"no-referrer",
+    b"Cross-Origin-Resource-Policy": b"same-origin",
+}
+
+
+class ProblemError(Exception):
+    """A request that cannot be answered; the text says why.
+
+    :ivar status: HTTP's.
+    """
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def text(request: Request, status: int, sentence: str) -> bytes:
+    """An answer in plain words."""
+    request.setResponseCode(status)
+    request.setHeader(b"Content-Type", TEXT)
+    return f"{sentence}\n".encode()
+
+
+class Tree(Resource):
+    """A place that has others below it, and nothing of its own."""
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        return Nowhere()
+
+    def render_GET(self, request: Request) -> bytes:
+        return Nowhere().render_GET(request)
+
+
+class Nowhere(Resource):
+    """What is asked for is not there."""
+
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> bytes:
+        return text(request, 404, "There is nothing here. The status page is at /, JSON for programs at /api/v1/status.")
+
+
+class Made(Resource):
+    """An answer that is made when it is asked for, and may take long.
+
+    Needs :meth:`pieces`.
+    """
+
+    isLeaf = True
+
+    def __init__(self, answers: Answers) -> None:
+        super().__init__()
+        self._answers = answers
+
+    def pieces(self, request: Request) -> tuple[tuple[Any, ...], Pieces]:
+        """What tells the answer from all others of the site, and how it is made. Sets the headers.
+
+        :raises ProblemError: what is asked for is not to be had; the pieces may raise it too.
+        """
+        raise NotImplementedError
+
+    def problem(self, request: Request, error: ProblemError) -> bytes:
+        """What is said then."""
+        return text(request, error.status, str(error))
+
+    def render_GET(self, request: Request) -> bytes | int:
+        try:
+            made = self._answers.get(*self.pieces(request))
+        except ProblemError as error:
+            return self.problem(request, error)
+        if isinstance(made, bytes):
+            return send(request, made)
+        request.notifyFinish().addErrback(lambda _: made.cancel())
+        made.addErrback(self._failed, request).addCallback(_deliver, request).addErrback(_undelivered, request)
+        return NOT_DONE_YET
+
+    def _failed(self, failure: Failure, request: Request) -> bytes:
+        failure.trap(ProblemError)
+        return self.problem(request, cast("ProblemError", failure.value))
+
+
+def _deliver(body: bytes, request: Request) -> None:
+    sent = send(request, body)
+    if sent is not NOT_DONE_YET:
+        request.setHeader(b"Content-Length", b"%d" % len(body))
+        request.write(body)
+        request.finish()
+
+
+def _undelivered(failure: Failure, request: Request) -> None:
+    """The client has left, or a bug was met."""
+    if not failure.check(CancelledError):
+        request.processingFailed(failure)
+
+
+def send(request: Request, body: bytes) -> bytes | int:
+    """Answer with this: a long one goes as it is read, so that many slow readers of one answer have it once in memory.
+
+    :returns: what ``render_GET`` is to return.
+    """
+    if len(body) <= AT_ONCE or request.method == b"HEAD":
+        return body
+    request.setHeader(b"Content-Length", b"%d" % len(body))
+    cast("Channel", request.channel).hurry(READING_TIME)
+    sent: Deferred[bytes] = FileSender().beginFileTransfer(BytesIO(body), request)
+    # it fails when the client leaves, and then there is nobody to tell
+    sent.addCallbacks(lambda _: request.finish(), lambda _: None)
+    return NOT_DONE_YET
+
+
+class WebRequest(Request):
+    """One request: GET or HEAD; a body is read past."""
+
+    channel: Any
+
+    def gotLength(self, length: int | None) -> None:
+        # never a file: nothing of a body is kept
+        self.content = BytesIO()
+        self._read = 0
+
+    def handleContentChunk(self, data: bytes) -> None:
+        self._read += len(data)
+        if self._read > BODY:
+            self.channel.turn_away(b"413 Content Too Large")
+
+    def render(self, resrc: IResource) -> None:
+        for name, value in HEADERS.items():
+            self.setHeader(name, value)
+        if self.method not in (b"GET", b"HEAD"):
+            self.setHeader(b"Allow", b"GET, HEAD")
+            body: bytes | int = text(self, 405, "Nothing can be changed here: only GET and HEAD are answered.")
+        else:
+            body = resrc.render(self)
+        if isinstance(body, bytes):
+            self.setHeader(b"Content-Length", b"%d" % len(body))
+            self.write(body)
+            self.finish()
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        self._log.failure("a request for {path} met a bug", failure=reason, path=ascii(self.path))
+        if self.channel is None:
+            return reason
+        if self.startedWriting or self.finished:
+            self.channel.transport.abortConnection()
+            return reason
+        for name, value in HEADERS.items():
+            self.setHeader(name, value)
+        body = text(self, 500, "This answer met a bug; the log of distbal has it.")
+        self.setHeader(b"Content-Length", b"%d" % len(body))
+        self.write(body)
+        self.finish()
+        return reason
+
+
+class Channel(HTTPChannel):
+    """One connection."""
+
+    site: WebSite
+    transport: ITCPTransport
+    _deadline: IDelayedCall | None = None
+    _over = False
+
+    def connectionMade(self) -> None:
+        self.site.channels.add(self)
+        self.hurry(PATIENCE)
+        super().connectionMade()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._over = True
+        self.site.channels.discard(self)
+        self._set_deadline(None, self._parted)
+        super().connectionLost(reason)
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._over:
+            super().dataReceived(data)
+
+    def allContentReceived(self) -> None:
+        self._set_deadline(None, self._parted)
+        request = self.requests[-1]
+        # thousands of requests fit into what is read at once, and would be answered in one go
+        if self.clearLineBuffer() or request.requestHeaders.hasHeader(b"Content-Length") or self.length is None:
+            self.persistent = False
+            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        super().allContentReceived()
+
+    def requestDone(self, request: Request) -> None:
+        self.hurry(PATIENCE)
+        super().requestDone(request)
+
+    def turn_away(self, status: bytes) -> None:
+        """This request is not read on."""
+        if not self._over:
+            self._over = True
+            self.transport.write(b"HTTP/1.1 " + status + b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            self._out_of_patience()
+
+    def hurry(self, seconds: float) -> None:
+        """What goes on now must be over after this time."""
+        self._set_deadline(seconds, self._out_of_patience)
+
+    def _set_deadline(self, seconds: float | None, act: Callable[[], None]) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self.site.reactor.callLater(seconds, act)
+
+    def _out_of_patience(self) -> None:
+        if self.requests and not self._over:
+            # half a request, or an answer that is not read
+            self._parted()
+            return
+        # what was sent may still be read
+        self._over = True
+        self._set_deadline(PARTING, self._parted)
+        self.loseConnection()
+
+    def _parted(self) -> None:
+        self.transport.abortConnection()
+
+
+class WebSite(Site):
+    """The whole port.
+
+    :ivar resource: the root; what is put on it has HEADERS unless it sets its own.
+    :ivar answers: makes those that take long.
+    :ivar channels: the connections; ``most``: how many there may be.
+    """
+
+    noisy = False
+    # Twisted's is one that also knows HTTP/2
+    protocol: Any = Channel
+    displayTracebacks = False
+
+    def __init__(
+        self,
+        resource: Resource,
+        answers: Answers,
+        *,
+        allowed: Callable[[], AccessList],
+        complain: Complaints,
+        reactor: IReactorTime,
+        most: int = CROWD,
+    ) -> None:
+        # the deadlines are the channel's own: Twisted's begin anew with every byte
+        super().__init__(resource, WebRequest, timeout=None, reactor=reactor)
+        self.answers = answers
+        self.channels: set[Channel] = set()
+        self.most = most
+        self._allowed = allowed
+        self._complain = complain
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        address, allowed = peer_of_transport(addr)[0], self._allowed()
+        if not allowed.allows(address):
+            self._complain("{address} is not in allow.web ({allowed}): turned away", address=address, allowed=str(allowed))
+            return None
+        if len(self.channels) >= self.most:
+            self._complain(
+                "{crowd} connections at once on the web port: {address} is turned away",
+                crowd=len(self.channels),
+                address=address or "this machine",
+            )
+            return None
+        return super().buildProtocol(addr)
+
+    def startFactory(self) -> None:
+        """No log of accesses, and so no clock for one."""
+
+    def stopFactory(self) -> None:
+        """Nobody listens any more: the connections end too."""
+        self.close()
+
+    def close(self) -> None:
+        """End every connection, and make nothing any more."""
+        self.answers.stop()
+        for channel in list(self.channels):
+            channel.transport.abortConnection()
+
+    def log(self, request: HttpRequest) -> None:
+        """Nothing is noted of a request."""
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """For TLS: what the channel speaks."""
+        return [b"http/1.1"]
+
+
+def make_site(
+    reporter: Reporter,
+    *,
+    allowed: Callable[[], AccessList],
+    complain: Complaints,
+    reactor: IReactorTime,
+    most: int = CROWD,
+) -> WebSite:
+    """The site with what programs read: ``/api/v1``, ``/metrics`` and ``/healthz``. The page is put on its ``resource``.
+
+    :param allowed: who may come, now.
+    :param most: connections at once.
+    """
+    from distbal.web.api import make_api
+    from distbal.web.health import Healthz, Live
+
+    answers = Answers(reactor)
+    root, health = Tree(), Healthz(reporter)
+    root.putChild(b"api", make_api(reporter, answers))
+    root.putChild(b"metrics", _metrics(reporter, answers))
+    health.putChild(b"live", Live())
+    root.putChild(b"healthz", health)
+    return WebSite(root, answers, allowed=allowed, complain=complain, reactor=reactor, most=most)
+
+
+def _metrics(reporter: Reporter, answers: Answers) -> Resource:
+    try:
+        from distbal.web.metrics import Metrics
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "prometheus_client":
+            raise
+        return WithoutMetrics()
+    return Metrics(reporter, answers)
+
+
+class WithoutMetrics(Resource):
+    """``/metrics`` where prometheus-client is not installed."""
+
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> bytes:
+        return text(request, 501, "Metrics need prometheus-client, which is not installed here: pip install 'distbal[web]'")
