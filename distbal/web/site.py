@@ -225,6 +225,8 @@ class Channel(HTTPChannel):
             super().dataReceived(data)
 
     def allContentReceived(self) -> None:
+        if self._over:
+            return
         self._set_deadline(None, self._parted)
         request = self.requests[-1]
         # thousands of requests fit into what is read at once, and would be answered in one go
