@@ -70,9 +70,9 @@ _COUNTERS: tuple[tuple[str, str, Callable[[HostState], float]], ...] = (
 )
 _WATCH_COUNTERS: tuple[tuple[str, str, Callable[[WatchState], float]], ...] = (
     ("checks", "Checks that were made.", lambda watch: watch.checks),
-    ("failed", "Checks that found the host down, or silent.", lambda watch: watch.failed),
-    ("troubled", "Checks that could not be made.", lambda watch: watch.troubled),
-    ("late", "Checks that were ended at their timeout.", lambda watch: watch.late),
+    ("failed_checks", "Checks that found the host down, or silent.", lambda watch: watch.failed),
+    ("troubled_checks", "Checks that could not be made.", lambda watch: watch.troubled),
+    ("late_checks", "Checks that were ended at their timeout.", lambda watch: watch.late),
     ("bugs", "Checks that met a bug in the monitor.", lambda watch: watch.bugs),
 )
 _TOTALS = (
