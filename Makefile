@@ -33,7 +33,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help venv programs test soak lint demo bench bench-builds bench-proxy bench-monitors wrap install clean
+.PHONY: help venv programs test soak lint demo bench bench-builds bench-proxy bench-monitors bench-web wrap install clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -97,6 +97,9 @@ bench-proxy: $(STAMP)  ## what a job costs by way of the proxy, beside HAProxy a
 bench-monitors: $(STAMP)  ## what it takes to ask a thousand hosts how they are, and what jobs notice of it
 	@PATH="$$PATH:/usr/sbin" sh tests/install-programs sshd ssh-keygen snmpd
 	PATH="$(CURDIR)/$(BIN):$$PATH" bench/run --only monitors
+
+bench-web: $(STAMP)  ## what a grant costs with the page open in 20 browsers and metrics scraped every second
+	PATH="$(CURDIR)/$(BIN):$$PATH" bench/run --only web
 
 wrap: build/distbal-wrap $(STAMP)  ## compile the client, distbal-wrap, to build/ and .venv/bin
 	@if [ -e build/distbal-wrap ] && ! cmp -s build/distbal-wrap $(BIN)/distbal-wrap; then \

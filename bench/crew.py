@@ -26,6 +26,9 @@ from bench.processes import Answering, BenchError, Lagged, Process, Server, wait
 #: the checkout
 ROOT = Path(__file__).resolve().parent.parent
 
+#: ports of a daemon, one after the other: those that lend, tell and are told, and the web port
+PORTS = 4
+
 _TWISTD = "import sys; from twisted.scripts.twistd import run; sys.exit(run())"
 
 AnyProcess = TypeVar("AnyProcess", bound=Process)
@@ -38,15 +41,23 @@ def original() -> Path | None:
     return path if shutil.which("tclsh") and (path / "run-original").exists() else None
 
 
-def hosts_yaml(hosts: Iterable[str], base: int, proxy: int | None = None, more: str = "") -> str:
+def hosts_yaml(hosts: Iterable[str], base: int, proxy: int | None = None, more: str = "", *, web: bool = True) -> str:
     """The default configuration, but for its hosts and port numbers: all that a fresh installation has on is on.
 
     :param proxy: the proxy's port, which is off by default.
+    :param web: whether that checkout has a web port, which follows the three others.
     :param more: what else stands there.
     """
     listed = "".join(f"  - {host}\n" for host in hosts)
     ports = f"balance: {base}, status: {base + 1}, update: 127.0.0.1:{base + 2}"
+    if web:
+        ports += f", web: 127.0.0.1:{base + 3}"
     return f"hosts:\n{listed}listen: {{{ports}{'' if proxy is None else f', proxy: 127.0.0.1:{proxy}'}}}\n{more}"
+
+
+def has_web(root: Path = ROOT) -> bool:
+    """Whether a checkout's daemon has a web port; an older one may stand beside this one."""
+    return "make_site" in (root / "distbal" / "service.py").read_text()
 
 
 def environment(root: Path = ROOT) -> dict[str, str]:
@@ -146,7 +157,7 @@ class Crew:
         """
         base = self._base()
         log = self._file("log")
-        command = [*self._twistd(log), *options, "distbal", "-c", self._config(hosts, base, proxy, more)]
+        command = [*self._twistd(log), *options, "distbal", "-c", self._config(hosts, base, proxy, more, root)]
         server = Server(name, base, command, core=self.server_core, log=log, env=environment(root), stdin=subprocess.DEVNULL)
         return self._up(server, settled=not more)
 
@@ -180,9 +191,9 @@ class Crew:
         self._files += 1
         return self.directory / f"{self._files}.{suffix}"
 
-    def _config(self, hosts: Sequence[str], base: int, proxy: int | None = None, more: str = "") -> str:
+    def _config(self, hosts: Sequence[str], base: int, proxy: int | None = None, more: str = "", root: Path = ROOT) -> str:
         path = self._file("yaml")
-        path.write_text(hosts_yaml(hosts, base, proxy, more))
+        path.write_text(hosts_yaml(hosts, base, proxy, more, web=has_web(root)))
         return str(path)
 
     def _twistd(self, log: Path) -> list[str]:
@@ -193,12 +204,12 @@ class Crew:
         for base in self._ports:
             with contextlib.ExitStack() as probes:
                 try:
-                    for port in range(base, base + 3):
+                    for port in range(base, base + PORTS):
                         probes.enter_context(socket.create_server(("", port)))
                 except OSError:
                     continue
             return base
-        raise BenchError("no three free ports in a row")
+        raise BenchError(f"no {PORTS} free ports in a row")
 
     def _up(self, server: AnyServer, *, settled: bool = True) -> AnyServer:
         self._running.append(server)
@@ -212,9 +223,9 @@ class Crew:
 def _ports_for_servers() -> Iterator[int]:
     """Below those that the system gives to clients, which a run uses up by the thousand; from a place of chance."""
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    top = min(lowest, 32768) - 3
+    top = min(lowest, 32768) - PORTS
     first = 1024 + random.randrange(max(1, top - 1024 - 3000))
-    yield from range(first, min(top, first + 3000), 3)
+    yield from range(first, min(top, first + 3000), PORTS)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
