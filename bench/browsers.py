@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from bench.generator import STUCK, obey
 
@@ -136,7 +136,7 @@ class Browsers:
                 self._leave(key.data)
                 if key.data is self._scraper:
                     self._scraper = None
-                    self._scraped(key.data)
+                    self._scraped(cast("Browser", key.data))
         return ordered
 
     def _scraped(self, scraper: Browser) -> None:

@@ -45,8 +45,8 @@ class Figures:
 def while_read(crew: Crew, size: Size, progress: Progress) -> Part:
     """With readers and without, in turns, of one daemon."""
     part = Part(
-        f"CPU per grant and release on 5656, {HOSTS} hosts of {SLOTS} slots, the page open in {BROWSERS} browsers and metrics"
-        " scraped every second; beside the same daemon while nobody reads"
+        f"CPU per grant and release on 5656, {HOSTS} hosts of {SLOTS} slots, with the page open in {BROWSERS} browsers and"
+        " metrics scraped every second"
     )
     if not has_web():
         part.notes.append("this daemon has no web port: nothing is measured")

@@ -125,6 +125,19 @@ async def test_every_metric_has_words_and_the_same_names_in_both_formats(farm: B
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_document_has_every_metric(farm: Busy) -> None:
+    async with listening(farm.ground) as web:
+        found = families(await web.get("/metrics", OPENMETRICS))
+    document = (ROOT / "docs" / "api.md").read_text()
+    for family in found.values():
+        if family.name.startswith("distbal_"):
+            name = family.name + ("_total" if family.type == "counter" else "")
+            labels = sorted({label for one in family.samples for label in one.labels} - {"le"})
+            line = f"| `{name}` | {family.type} | {', '.join(labels)} | {family.documentation} |"
+            assert line in document, f"docs/api.md lacks: {line}"
+
+
+@pytest_twisted.ensureDeferred
 async def test_labels_are_bounded_and_no_client_is_named(farm: Busy) -> None:
     """Whoever comes, and whatever a host's name is: the number of series stays."""
     async with listening(farm.ground) as web:

@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import pytest_twisted
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -18,8 +21,9 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from distbal.briefports import READING_TIME
-from distbal.web.site import BODY, HEADERS, PARTING, PATIENCE, Channel, WebSite, send
+from distbal.briefports import READING_TIME, REST
+from distbal.web.answers import SPELL, Pieces
+from distbal.web.site import BODY, HEADERS, PARTING, PATIENCE, Channel, Made, ProblemError, WebSite, send
 from tests.services import Lines, said, until
 from tests.support import LoggedErrors
 from tests.watchers import ground
@@ -274,6 +278,131 @@ def test_rubbish_ends_the_connection(rubbish: bytes) -> None:
     assert wire.disconnecting
     assert len(wire.value()) < 1000
     room.leaves(channel)
+    assert room.clock.getDelayedCalls() == []
+
+
+PARTS = st.one_of(
+    st.binary(max_size=40),
+    st.sampled_from(
+        [
+            *(
+                GET,
+                b"\r\n",
+                b"\r\n\r\n",
+                b"\n",
+                b"HEAD /api/v1/jobs?limit=2 HTTP/1.1\r\n",
+                b"POST / HTTP/1.0\r\n",
+                b" HTTP/1.1\r\n",
+            ),
+            *(
+                b"Content-Length: 3\r\n",
+                b"Transfer-Encoding: chunked\r\n",
+                b"Expect: 100-continue\r\n",
+                b"Connection: close\r\n",
+            ),
+            *(
+                b"GET /healthz",
+                b"OPTIONS * HTTP/1.1\r\n",
+                b"3\r\nabc\r\n0\r\n\r\n",
+                b"Cookie: a=b; c\r\n",
+                b"GET //..%00/ HTTP/1.1\r\n",
+            ),
+            *(
+                b"GET http://a/healthz HTTP/1.1\r\n",
+                b"Upgrade: h2c\r\n",
+                b"Authorization: Basic x\r\n",
+                b"Range: bytes=0-1\r\n",
+            ),
+        ]
+    ),
+)
+
+
+@given(st.lists(PARTS, max_size=12))
+def test_nothing_that_is_said_leads_to_an_error(parts: list[bytes]) -> None:
+    room = Room()
+    channel, wire = room.client()
+    for part in parts:
+        channel.dataReceived(part)
+    assert b" 500 " not in wire.value()
+    # an answer to each whole request at the most
+    assert len(wire.value()) < 3000 * (len(parts) + 1)
+    room.leaves(channel)
+    assert room.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize(
+    "first", [b"GET /healthz/live HTTP/1.0\r\n\r\n", b"GET http://a/healthz/live HTTP/1.1\r\nConnection: close\r\n\r\n"]
+)
+def test_older_and_odder_clients(first: bytes) -> None:
+    room = Room()
+    channel, wire = room.client()
+    channel.dataReceived(first)
+    assert wire.value().startswith(b"HTTP/1.")
+    assert wire.disconnecting
+    room.leaves(channel)
+
+
+class Slow(Made):
+    """An answer that takes more than a spell, and may end in an error."""
+
+    error: Exception | None = None
+    begun = 0
+
+    def __init__(self, room: Room) -> None:
+        super().__init__(room.site.answers)
+        self.clock = room.clock
+
+    def pieces(self, request: Request) -> tuple[tuple[Any, ...], Pieces]:
+        return ("slow",), self._pieces
+
+    def _pieces(self) -> Iterator[bytes]:
+        self.begun += 1
+        for _ in range(3):
+            self.clock.rightNow += SPELL * 2
+            yield b"part "
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(None, 200), (ProblemError(404, "It is not there."), 404), (ValueError("secret"), 500)]
+)
+def test_an_answer_that_takes_several_spells(error: Exception | None, status: int, logged_errors: LoggedErrors) -> None:
+    room = Room()
+    slow = Slow(room)
+    slow.error = error
+    room.site.resource.putChild(b"slow", slow)
+    clients = [room.client() for _ in range(3)]
+    for channel, _ in clients:
+        channel.dataReceived(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+    # one of them leaves: the others have their answer none the less
+    room.leaves(clients[0][0])
+    assert clients[1][1].value() == b""
+    room.clock.pump([REST * SPELL * 2 + 0.001] * 4)
+    for channel, wire in clients[1:]:
+        answer = parsed(wire.value())
+        assert answer.status == status
+        assert b"secret" not in answer.body
+        assert answer.headers["server"] == "distbal"
+        if status == 200:
+            assert answer.body == b"part part part "
+        room.leaves(channel)
+    assert clients[0][1].value() == b""
+    assert slow.begun == 1
+    assert len(logged_errors.flush()) == (2 if status == 500 else 0)
+    assert room.clock.getDelayedCalls() == []
+
+
+def test_when_all_have_left_nothing_is_made_any_more() -> None:
+    room = Room()
+    slow = Slow(room)
+    room.site.resource.putChild(b"slow", slow)
+    channel, wire = room.client()
+    channel.dataReceived(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+    room.leaves(channel)
+    room.clock.pump([REST * SPELL * 2 + 0.001] * 4)
+    assert wire.value() == b""
     assert room.clock.getDelayedCalls() == []
 
 

@@ -239,6 +239,12 @@ class Channel(HTTPChannel):
         self.hurry(PATIENCE)
         super().requestDone(request)
 
+    def loseConnection(self) -> None:
+        # what came behind the last request, or behind rubbish, is not looked at
+        self._over = True
+        self.clearLineBuffer()
+        super().loseConnection()
+
     def turn_away(self, status: bytes) -> None:
         """This request is not read on."""
         if not self._over:
@@ -261,7 +267,6 @@ class Channel(HTTPChannel):
             self._parted()
             return
         # what was sent may still be read
-        self._over = True
         self._set_deadline(PARTING, self._parted)
         self.loseConnection()
 
