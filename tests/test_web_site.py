@@ -22,7 +22,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from distbal.briefports import READING_TIME, REST
-from distbal.web.answers import SPELL, Pieces
+from distbal.web.making import SPELL, Pieces
 from distbal.web.site import BODY, HEADERS, PARTING, PATIENCE, Channel, Made, ProblemError, WebSite, send
 from tests.services import Lines, said, until
 from tests.support import LoggedErrors

@@ -15,7 +15,7 @@ from twisted.web.server import Request
 
 from distbal.report import VERSION, JobReport
 from distbal.reporter import Reporter, each_host, each_job
-from distbal.web.answers import Answers, Pieces
+from distbal.web.making import Answers, Pieces
 from distbal.web.schema import ANSWERS, schema
 from distbal.web.site import JSON, Made, ProblemError, send
 

@@ -26,7 +26,7 @@ from distbal.report import STATES
 from distbal.reporter import Figures, Reporter, state_of
 from distbal.snapshot import HostState
 from distbal.waits import BOUNDS
-from distbal.web.answers import Answers, Pieces
+from distbal.web.making import Answers, Pieces
 from distbal.web.site import Made
 
 #: what OpenMetrics ends with: each family comes with one

@@ -27,7 +27,7 @@ from distbal.complaints import Complaints
 from distbal.descriptors import CROWD
 from distbal.ports import peer_of_transport
 from distbal.reporter import Reporter
-from distbal.web.answers import Answers, Pieces
+from distbal.web.making import Answers, Pieces
 
 #: seconds in which a whole request must have come, counted from the connection or the answer before
 PATIENCE = 20.0

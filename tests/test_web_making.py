@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from distbal.briefports import DEAR, REST
-from distbal.web.answers import KEPT, Answers
+from distbal.web.making import KEPT, Answers
 
 
 class Work:
