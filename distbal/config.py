@@ -96,13 +96,14 @@ def _others_can_read(path: str) -> bool:
 
 
 def _settings(file: FileModel, monitors: list[Assignment]) -> Settings:
-    hosts = tuple(_spec(host, rank) for rank, hosts in enumerate(file.hosts) for host in hosts)
+    hosts = tuple(spec_of(host, rank) for rank, hosts in enumerate(file.hosts) for host in hosts)
     farm = Farm(hosts, file.policy, file.queue.order, file.queue.wait)
     allow = {key: AccessList.parse(getattr(file.allow, key)) for key in type(file.allow).model_fields}
     return Settings(farm, file.reply, _listeners(file.listen), allow, tuple(monitors))
 
 
-def _spec(host: HostModel, rank: int) -> HostSpec:
+def spec_of(host: HostModel, rank: int) -> HostSpec:
+    """A host as the scheduler knows it; ``rank`` from 0."""
     address = hostspec.address_of(host.name if host.address is None else host.address)
     options = f",{host.options}" if host.options else ""
     auto = host.slots == hostspec.AUTO
