@@ -20,6 +20,7 @@ from distbal.hosts import Farm, HostSpec
 from distbal.listenspec import Listener
 from distbal.model import FileModel, HostModel, ListenModel
 from distbal.monitors.watch import Assignment
+from distbal.yamlfile import Document
 
 DEFAULT_PATH = "/etc/distbal/hosts.yaml"
 #: what ``listen`` may hold, in the order in which it is shown
@@ -62,8 +63,22 @@ def load(path: str) -> Loaded:
     :param path: the file as the user named it.
     :raises ConfigError: it cannot be read, or something in it is wrong: every mistake that can be found at once.
     """
-    document = yamlfile.parse(path, yamlfile.read(path))
-    root, found = document.root, document.mistakes
+    loaded = read(path, yamlfile.parse(path, yamlfile.read(path)))
+    secrets = monitorconfig.secrets_in(loaded.settings.monitors)
+    if secrets and _others_can_read(path):
+        text = f"everybody can read this file, and {', '.join(secrets)} in it: chmod o-r, or write file:/PATH in their place"
+        loaded = Loaded(loaded.settings, sorted([*loaded.warnings, Mistake(0, 0, "monitors", text)]))
+    return loaded
+
+
+def read(path: str, document: Document) -> Loaded:
+    """The same of a file whose text is there already; nothing is opened.
+
+    :param path: the file as the user named it, for the sentences.
+    :param document: as :func:`distbal.yamlfile.parse` gives it.
+    :raises ConfigError: something in it is wrong.
+    """
+    root, found = document.root, list(document.mistakes)
     values = root.plain()
     file: FileModel | None = None
     try:
@@ -81,10 +96,6 @@ def load(path: str) -> Loaded:
     if found or file is None:
         raise ConfigError(path, found)
     warnings = crosscheck.warnings(root, file, hosts, listeners) + monitors.warnings
-    secrets = monitorconfig.secrets_in(monitors.assignments)
-    if secrets and _others_can_read(path):
-        text = f"everybody can read this file, and {', '.join(secrets)} in it: chmod o-r, or write file:/PATH in their place"
-        warnings.append(Mistake(0, 0, "monitors", text))
     return Loaded(_settings(file, monitors.assignments), sorted(warnings))
 
 
