@@ -67,7 +67,7 @@ def exported(path: str, text: str, decisions: Decisions, at: float) -> str:
     ways: list[tuple[Callable[[], str], list[str]]] = [
         (lambda: rewrite.in_place(body, document.root, before.farm, wanted, notes), []),
         (
-            lambda: rewrite.anew(body, document.root, wanted, notes),
+            lambda: rewrite.anew(body, document.root, before.farm, wanted, notes),
             ["# The hosts are written anew: as they stood they could not be changed."],
         ),
     ]

@@ -64,6 +64,8 @@ def in_place(text: str, root: Node, file: Farm, wanted: Farm, notes: Notes) -> s
     :param notes: where no comments can stand beside hosts, they stand above all of them, or are left out: :func:`can_note`.
     :raises NotInPlace: it is written so that this cannot be done.
     """
+    if file == wanted and not notes:
+        return text
     lines = HostLines(text, root)
     work = _Rewriting(lines, file, wanted, notes)
     return work.of_flow() if lines.hosts.flow else work.of_block()
@@ -75,8 +77,9 @@ def can_note(text: str, root: Node) -> bool:
     return lines.key_begins_line or not lines.hosts.flow
 
 
-def anew(text: str, root: Node, wanted: Farm, notes: Notes) -> str:
+def anew(text: str, root: Node, file: Farm, wanted: Farm, notes: Notes) -> str:
     """The text with all of its hosts written again from their values: without comments, anchors and aliases of their own."""
+    before = {spec.name: spec for spec in file.hosts}
     lines = HostLines(text, root)
     assert lines.hosts.items is not None  # noqa: S101 (the file is good)
     start, end = lines.hosts.start, lines.end_of(lines.hosts)
@@ -86,7 +89,9 @@ def anew(text: str, root: Node, wanted: Farm, notes: Notes) -> str:
 
     def written(spec: HostSpec, *, flow: bool) -> str:
         node = nodes.get(spec.name)
-        return yamlwrite.host(spec, flow=flow) if node is None else hostlines.anew(node, _slots(spec), flow=flow)
+        if node is None:
+            return yamlwrite.host(spec, flow=flow)
+        return hostlines.anew(node, spec.slots if _differ(before[spec.name], spec) else None, flow=flow)
 
     line = lines.line_start(lines.line_of(start))
     if not lines.hosts.flow and not text[line:start].strip(" "):
@@ -106,9 +111,9 @@ def anew(text: str, root: Node, wanted: Farm, notes: Notes) -> str:
     )
 
 
-def _slots(spec: HostSpec) -> int | None:
-    """The slots to write down; None where the host says them itself, as the file had it."""
-    return None if spec.auto else spec.slots
+def _differ(before: HostSpec, spec: HostSpec) -> bool:
+    """Whether a host has other slots than the file gives it."""
+    return (before.slots, before.auto) != (spec.slots, spec.auto)
 
 
 def _flat_rank(texts: list[str]) -> str:
@@ -158,11 +163,10 @@ class _Rewriting:
         """The wanted ranks, each with the entry of the file that it is made of: the one that it has the most hosts of."""
         found = [_Rank(specs) for specs in wanted]
         shared = []
-        for rank in found:
-            places = [self.entries[spec.name] for spec in rank.specs if spec.name in self.entries]
-            for number, hosts in Counter(number for number, _ in places).items():
-                has_first = any(entry is self.items[number].entries[0] for _, entry in places)
-                shared.append((hosts, has_first, number, rank))
+        for place, rank in enumerate(found):
+            numbers = [self.entries[spec.name][0] for spec in rank.specs if spec.name in self.entries]
+            # of two that share as much the one that stands nearer to where it was
+            shared += [(hosts, -abs(place - number), number, rank) for number, hosts in Counter(numbers).items()]
         taken = set()
         # no entry serves two
         for *_, number, rank in sorted(shared, key=lambda one: one[:2], reverse=True):
@@ -177,7 +181,7 @@ class _Rewriting:
     def differs(self, spec: HostSpec) -> bool:
         """Whether the file gives that host other slots."""
         before = self.before.get(spec.name)
-        return before is not None and (before.slots, before.auto) != (spec.slots, spec.auto)
+        return before is not None and _differ(before, spec)
 
     def edits(self, specs: Iterable[HostSpec]) -> list[tuple[int, int, str]]:
         """The changes of slots within the text of entries, in its order."""
