@@ -20,6 +20,7 @@ from distbal.hosts import Farm, HostSpec
 from distbal.listenspec import Listener
 from distbal.model import FileModel, HostModel, ListenModel, ManholeModel
 from distbal.monitors.watch import Assignment
+from distbal.yamlfile import Document
 
 DEFAULT_PATH = "/etc/distbal/hosts.yaml"
 #: what ``listen`` may hold, in the order in which it is shown
@@ -55,13 +56,14 @@ class Settings:
 class Loaded:
     """A good file.
 
-    :ivar settings: what it says; ``text``: the file itself.
+    :ivar settings: what it says.
+    :ivar text: the file itself, where it was read from one.
     :ivar warnings: what a person may want to look at again, in the order of the file.
     """
 
     settings: Settings
     warnings: list[Mistake]
-    text: str
+    text: str = ""
 
 
 def load(path: str) -> Loaded:
@@ -70,9 +72,23 @@ def load(path: str) -> Loaded:
     :param path: the file as the user named it.
     :raises ConfigError: it cannot be read, or something in it is wrong: every mistake that can be found at once.
     """
-    written = yamlfile.read(path)
-    document = yamlfile.parse(path, written)
-    root, found = document.root, document.mistakes
+    text = yamlfile.read(path)
+    loaded = replace(read(path, yamlfile.parse(path, text)), text=text)
+    secrets = monitorconfig.secrets_in(loaded.settings.monitors)
+    if secrets and _others_can_read(path):
+        why = f"everybody can read this file, and {', '.join(secrets)} in it: chmod o-r, or write file:/PATH in their place"
+        loaded = replace(loaded, warnings=sorted([*loaded.warnings, Mistake(0, 0, "monitors", why)]))
+    return loaded
+
+
+def read(path: str, document: Document) -> Loaded:
+    """The same of a file whose text is there already; nothing is opened.
+
+    :param path: the file as the user named it, for the sentences.
+    :param document: as :func:`distbal.yamlfile.parse` gives it.
+    :raises ConfigError: something in it is wrong.
+    """
+    root, found = document.root, list(document.mistakes)
     values = root.plain()
     file: FileModel | None = None
     try:
@@ -90,11 +106,7 @@ def load(path: str) -> Loaded:
     if found or file is None:
         raise ConfigError(path, found)
     warnings = crosscheck.warnings(root, file, hosts, listeners) + monitors.warnings
-    secrets = monitorconfig.secrets_in(monitors.assignments)
-    if secrets and _others_can_read(path):
-        text = f"everybody can read this file, and {', '.join(secrets)} in it: chmod o-r, or write file:/PATH in their place"
-        warnings.append(Mistake(0, 0, "monitors", text))
-    return Loaded(_settings(file, monitors), sorted(warnings), written)
+    return Loaded(_settings(file, monitors), sorted(warnings))
 
 
 def _others_can_read(path: str) -> bool:
