@@ -16,7 +16,7 @@ from collections import deque
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.threads import deferToThread
 from twisted.protocols.basic import LineOnlyReceiver
@@ -38,7 +38,7 @@ CROWD = 32
 _CREDENTIALS = "3i"
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHalfCloseableProtocol)
 class AdminProtocol(LineOnlyReceiver):
     """One caller: its requests are done one after the other, and none while it leaves answers unread."""
 
@@ -49,7 +49,7 @@ class AdminProtocol(LineOnlyReceiver):
     def __init__(self, factory: AdminFactory) -> None:
         self.factory = factory
         self._requests: deque[bytes] = deque()
-        self._busy = self._clogged = self._over = False
+        self._busy = self._clogged = self._over = self._all_said = False
         self._uid = -1
 
     def connectionMade(self) -> None:
@@ -81,6 +81,18 @@ class AdminProtocol(LineOnlyReceiver):
 
     # -- requests
 
+    def dataReceived(self, data: bytes) -> None:
+        if not self._over:
+            super().dataReceived(data)  # type: ignore[no-untyped-call]
+
+    def readConnectionLost(self) -> None:
+        # what was asked is done, and answered where somebody listens still
+        self._all_said = True
+        self._next()
+
+    def writeConnectionLost(self) -> None:
+        """Nobody reads our answers: the next one ends the connection."""
+
     def lineReceived(self, line: bytes) -> None:
         self._cut_off.reset(PATIENCE)
         self._requests.append(line)
@@ -89,22 +101,26 @@ class AdminProtocol(LineOnlyReceiver):
         self._next()
 
     def lineLengthExceeded(self, line: bytes) -> None:
+        # what it says from now on is nothing; to close at once would destroy what it has not read
+        self._over = True
         self._answer({"ok": False, "error": f"a request is a line of at most {MOST_REQUEST} bytes", "usage": True})
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
 
     def _next(self) -> None:
         if self._busy or self._clogged or self._over:
             return
         if not self._requests:
-            self.transport.resumeProducing()
+            if self._all_said:
+                self.transport.unregisterProducer()
+                self.transport.loseConnection()
+            else:
+                self.transport.resumeProducing()
             return
         self._busy = True
         Deferred.fromCoroutine(self._do(self._requests.popleft())).addErrback(self._failed).addCallback(self._done)
 
     async def _do(self, line: bytes) -> dict[str, Any]:
-        words, on_behalf = _read(line)
         try:
+            words, on_behalf = _read(line)
             call = verbs.parse(words)
         except VerbError as error:
             return {"ok": False, "error": str(error), "usage": True}

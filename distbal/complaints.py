@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from distbal.logs import Logger
+from twisted.logger import Logger
 
 #: lines of one kind that are logged in full within one period
 BURST = 10

@@ -49,7 +49,7 @@ class Settings:
     common: monitorconfig.Common = field(default_factory=dict)
     manhole: ManholeModel = field(default_factory=ManholeModel)
     state: str | None = None
-    state_wanted: bool = False
+    state_wanted: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

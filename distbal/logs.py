@@ -5,6 +5,8 @@ twistd decides where lines go, and Twisted's own are none of our business. Below
 
 from __future__ import annotations
 
+from typing import cast
+
 from constantly import NamedConstant  # type: ignore[import-untyped]
 from twisted.logger import Logger as TwistedLogger
 from twisted.logger import LogLevel
@@ -33,6 +35,9 @@ threshold = Threshold()
 
 class Logger(TwistedLogger):
     """As Twisted's, but for the threshold."""
+
+    def __get__(self, instance: object, owner: type | None = None) -> Logger:
+        return cast("Logger", super().__get__(instance, owner))
 
     def emit(self, level: NamedConstant, format: str | None = None, **fields: object) -> None:  # noqa: A002 (Twisted's name)
         if level >= threshold.level:

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, ClassVar, cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock, succeed
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThread
 from twisted.python import usage
@@ -46,7 +46,6 @@ from distbal.reporter import Reporter
 from distbal.saver import Kept, keep
 from distbal.scheduler import Scheduler
 from distbal.serving import Serving
-from distbal.state import to_json
 
 
 class Options(usage.Options):
@@ -114,14 +113,14 @@ class BalancerService(Service):
         lookup = Lookup(clock, SystemResolver(reactor))
         self._proxy = Proxy(clock, lookup)
         self.monitors = Rounds(self.leases, Surroundings(reactor, lookup, Slots(self.leases)))
-        self._saver = kept.saver
+        self._kept = kept
         self.reporter = Reporter(
             self.leases,
             self.monitors,
             seconds=clock.seconds,
             wall=time.time,
             decisions=lambda: self.admin.overlay.decisions,
-            ports=lambda: self.serving.places(),
+            ports=lambda: self.serving.places(),  # noqa: PLW0108 (it is made below)
         )
         self.admin = Admin(self, self.leases, self.reporter, time.time, made=kept.decisions, changes=kept.changes)
         self.admin.file_changed(loaded.settings.farm)
@@ -181,7 +180,7 @@ class BalancerService(Service):
         self._proxy.stop()
         self._callers.hang_up()
         self.leases.stop()
-        closed.append(self._saver.saved())
+        closed.append(self._kept.saved().addBoth(lambda _: self._kept.close()))
         self.log.info(
             "slots lent since the start: {granted}; clients that left while they waited: {withdrawn}; refused after"
             " queue.wait: {refused}",
@@ -205,15 +204,15 @@ class BalancerService(Service):
 
     def export(self, made: Decisions) -> Deferred[str]:
         """The file as it would have to be for these decisions."""
-        return deferToThread(exported, self.path, self._text, made, at=time.time())
+        return deferToThread(exported, self.path, self._text, made, time.time())
 
     def save(self, made: Decisions, changes: Changes) -> None:
         """Keep these across restarts."""
-        self._saver.save(lambda: to_json(made, list(changes)))
+        self._kept.save(made, changes)
 
     def saved(self) -> Deferred[str]:
         """Fires when they are kept: with why they are not, or ""."""
-        return self._saver.saved()
+        return self._kept.saved()
 
     def log_jobs(self, each: bool) -> None:
         """Whether each job is logged."""

@@ -1,4 +1,4 @@
-"""The verbs in memory: an Admin over a real scheduler on a clock of the test's, and a daemon that is small but does what it must."""
+"""The verbs in memory: an Admin over a real scheduler on a clock of the test's, and a daemon that does what it must."""
 
 from __future__ import annotations
 

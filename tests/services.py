@@ -105,11 +105,11 @@ class Balancer:
         self.service = service
 
     def port(self, kind: str, number: int = 0) -> int:
-        return [one.port for one in self.service.opened if one.spec.kind == kind][number]
+        return [one.port for one in self.service.serving.opened if one.spec.kind == kind][number]
 
     @property
     def ports(self) -> dict[str, int]:
-        return {one.spec.kind: one.port for one in self.service.opened}
+        return {one.spec.kind: one.port for one in self.service.serving.opened}
 
     async def client(self, waits_behind: int | None = None) -> Client:
         """A client of 5656; with a number, wait until it waits, behind that many."""

@@ -72,7 +72,7 @@ def test_what_was_decided_holds_after_a_restart() -> None:
     before.say("weight", "slow", "0.5")
     before.say("add", "new", "3", "before", "slow")
     after = Desk(made=before.made)
-    assert [(one["state"], one["why"]) for one in after.hosts().values()][0] == ("drain", "fan broken")
+    assert (after.hosts()["fast"]["state"], after.hosts()["fast"]["why"]) == ("drain", "fan broken")
     assert after.hosts()["slow"]["capacity"] == 1
     assert after.order() == ["fast", "new", "slow", "old"]
     assert after.hosts() == before.hosts()

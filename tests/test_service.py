@@ -141,7 +141,7 @@ async def test_a_service_that_was_never_started_stops(tmp_path: Path) -> None:
     file = tmp_path / "hosts.yaml"
     file.write_text(f"{ONE}listen: {{balance: '{ANY}', status: 'unix:{tmp_path}/status', update: null}}\n")
     service = make(file)
-    port = service.opened[0].port
+    port = service.serving.opened[0].port
     assert takes_connections(port)
     await service.stopService()
     assert not takes_connections(port)

@@ -279,7 +279,7 @@ async def test_a_reload_that_ends_after_the_stop_does_nothing(
         for reload in reloads:
             gate.feed(f"{ONE}listen: {{balance: '127.0.0.1:{fresh}', status: null, update: null}}\n")
             assert not await reload
-        assert (one.service.opened, "was taken in" in log, takes_connections(fresh)) == ([], False, False)
+        assert (one.service.serving.opened, "was taken in" in log, takes_connections(fresh)) == ([], False, False)
 
 
 @pytest_twisted.ensureDeferred

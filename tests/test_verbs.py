@@ -109,9 +109,8 @@ def test_what_is_wrong_with_an_added_host() -> None:
 @given(st.lists(st.text(max_size=12) | st.sampled_from([*VERBS, "a", "4", "now", "before", "file"]), max_size=6))
 def test_any_words_are_a_call_or_a_sentence(words: list[str]) -> None:
     try:
-        call = parse(words)
+        said = str(parse(words).words == tuple(words))
     except VerbError as error:
-        assert str(error)
-        assert str(error).isprintable()
-    else:
-        assert call.words == tuple(words)
+        said = str(error)
+    assert said.isprintable()
+    assert said not in ("", "False")
