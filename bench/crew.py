@@ -39,14 +39,14 @@ def original() -> Path | None:
 
 
 def hosts_yaml(hosts: Iterable[str], base: int, proxy: int | None = None, more: str = "") -> str:
-    """The default configuration, but for its hosts and port numbers: all that a fresh installation has on is on.
+    """The default configuration, but for its hosts, its port numbers and what it would leave on this machine.
 
     :param proxy: the proxy's port, which is off by default.
     :param more: what else stands there.
     """
     listed = "".join(f"  - {host}\n" for host in hosts)
-    ports = f"balance: {base}, status: {base + 1}, update: 127.0.0.1:{base + 2}"
-    return f"hosts:\n{listed}listen: {{{ports}{'' if proxy is None else f', proxy: 127.0.0.1:{proxy}'}}}\n{more}"
+    ports = f"balance: {base}, status: {base + 1}, update: 127.0.0.1:{base + 2}, web: 127.0.0.1:0, admin: null"
+    return f"hosts:\n{listed}listen: {{{ports}{'' if proxy is None else f', proxy: 127.0.0.1:{proxy}'}}}\nstate: null\n{more}"
 
 
 def environment(root: Path = ROOT) -> dict[str, str]:

@@ -22,7 +22,7 @@ from zope.interface import implementer
 from distbal import wire
 from distbal.service import BalancerService, Options, makeService
 from distbal.snapshot import HostState
-from tests.support import LoggedErrors
+from tests.support import LoggedErrors, alone
 
 #: seconds in which whatever is awaited has come, or never will
 PATIENCE = 20.0
@@ -143,7 +143,7 @@ class Balancer:
         await until(lambda: self.counts()[0] == number, f"{number} leases")
 
     async def reload(self, text: str) -> bool:
-        self.file.write_text(text)
+        self.file.write_text(alone(text))
         return await self.service.reload()
 
 
@@ -157,7 +157,7 @@ def make(file: Path, *words: str) -> BalancerService:
 async def balancer(directory: Path, text: str, *words: str) -> AsyncIterator[Balancer]:
     """A service that runs while the block does."""
     file = directory / "hosts.yaml"
-    file.write_text(text)
+    file.write_text(alone(text))
     service = make(file, *words)
     try:
         service.startService()
