@@ -125,7 +125,7 @@ def keep(directory: str | None, *, wanted: bool) -> Kept:
     except DistbalError as error:
         if wanted:
             raise
-        _log.warn("{why}; what people decide holds until a restart (state)", why=str(error))
+        _log.warn("{why}; decisions hold until a restart", why=str(error))
         return Kept(Decisions(), Changes(), Saver(str(error)))
     try:
         file = StateFile(directory)
@@ -145,7 +145,7 @@ def _take(directory: str, *, make: bool) -> int:
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise DistbalError(f"the state directory {directory} cannot be used: {why}") from error
+        raise DistbalError(f"the state directory {directory} cannot be had: {why}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -376,9 +376,12 @@ def makeService(options: Options) -> BalancerService:
     path = options["config"]
     try:
         loaded = config.load(path)
-        # before the ports: those are closed only when the process ends
-        opened = open_all(loaded.settings.listen)
         kept = keep(loaded.settings.state, wanted=loaded.settings.state_wanted)
+        try:
+            opened = open_all(loaded.settings.listen)
+        except ListenError:
+            kept.close()
+            raise
     except DistbalError as error:
         raise SystemExit("\n".join(f"distbal: {line}" for line in str(error).splitlines())) from None
     for mistake in loaded.warnings:
