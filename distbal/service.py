@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import time
 from pathlib import Path
@@ -40,7 +39,7 @@ from distbal.monitors.rounds import Rounds
 from distbal.monitors.slots import Slots
 from distbal.notify import notify
 from distbal.ports import Replies, Terms
-from distbal.proxy import pipes, splice
+from distbal.process import never_back, spare_the_collector, warn_of_little_room
 from distbal.proxy.port import Proxy
 from distbal.reporter import Reporter
 from distbal.saver import Kept, keep
@@ -317,25 +316,6 @@ def not_yet(signum: int, frame: FrameType | None) -> None:
     """Nothing is there yet, or any more, that could be reloaded."""
 
 
-def spare_the_collector() -> None:
-    """Let the garbage collector leave alone what lives as long as the daemon, and look less often at the rest.
-
-    What a job leaves behind is freed by itself; a collection over 20,000 clients would only stall them.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-
-
-def never_back(reactor: Any) -> None:
-    """Let the reactor's timers go by the monotonic clock. Its own is the wall clock, and a step of that fires every timer.
-
-    To be called before the first timer is set; a reactor that has timers already keeps its clock.
-    """
-    if not reactor.getDelayedCalls():
-        reactor.seconds = time.monotonic
-
-
 def decided(made: Decisions) -> str:
     """What people decided before the start, for a line of the log; "" for nothing."""
     taken_out = [f"{name} ({decision.why or decision.value})" for name, key, decision in made if key == "admin"]
@@ -344,23 +324,6 @@ def decided(made: Decisions) -> str:
     said = [f"taken out: {', '.join(taken_out)}"] if taken_out else []
     said += [f"{more} decided by hand (distbal hosts shows what differs from the file)"] if others else []
     return f"; {'; '.join(said)}" if said else ""
-
-
-def warn_of_little_room(log: Logger, settings: config.Settings, limit: int, room: int) -> None:
-    """Say so where the farm has more slots than half of the clients that there is room for."""
-    proxied = any(spec.kind == "proxy" for spec in settings.listen)
-    each, kept = (splice.COST, 2 * pipes.KEPT) if proxied else (1, 0)
-    slots = sum(host.slots for host in settings.farm.hosts)
-    wanted = 2 * slots * each + kept
-    if room < wanted:
-        log.warn(
-            "the limit on open descriptors is {limit}, which leaves room for {room} clients: for {slots} slots, and as many"
-            " waiting, raise it to {wanted} (LimitNOFILE= in the unit, ulimit -Hn in a shell)",
-            limit=limit,
-            room=max(0, room - kept) // each,
-            slots=slots,
-            wanted=wanted + limit - room,
-        )
 
 
 def makeService(options: Options) -> BalancerService:

@@ -20,7 +20,8 @@ from twisted.internet.task import Clock
 from distbal import descriptors, loop
 from distbal.config import DEFAULT_PATH
 from distbal.hostspec import MOST_SLOTS
-from distbal.service import Options, never_back, not_yet
+from distbal.process import never_back
+from distbal.service import Options, not_yet
 from tests.services import ANY, LISTEN, ONE, Balancer, Lines, balancer, make, taken_port, takes_connections, until
 from tests.support import LoggedErrors, alone
 

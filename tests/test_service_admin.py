@@ -192,8 +192,8 @@ async def test_the_default_socket_and_state_are_done_without(tmp_path: Path) -> 
     with Lines() as log:
         service = make(file)
     assert log.of("warn")[-2:] == [
-        "cannot listen on unix:/run/distbal/admin.sock: No such file or directory; distbal does without it (listen.admin)",
         "the state directory /var/lib/distbal cannot be had: no such file or directory; decisions hold until a restart",
+        "cannot listen on unix:/run/distbal/admin.sock: No such file or directory; distbal does without it (listen.admin)",
     ]
     service.startService()
     await service.stopService()
