@@ -146,9 +146,8 @@ def _note(name: str, key: str, decision: Decision) -> str:
         said = f"weight {decision.value / 1000:g}"
     else:
         said = "drained" if decision.value == "drain" else "down"
-    by = f" by {comment(decision.by)}" if decision.by else ""
-    why = f": {comment(decision.why)}" if decision.why.strip() else ""
-    return f"# {comment(name)}: {said}{by} since {moment(decision.at)}{why}"
+    by, why = comment(decision.by), comment(decision.why)
+    return f"# {comment(name)}: {said}{by and ' by '}{by} since {moment(decision.at)}{why and ': '}{why}"
 
 
 def _difference(path: str, text: str, before: Settings, wanted: Farm) -> str:

@@ -482,3 +482,21 @@ def test_any_decisions_on_any_file(file: tuple[str, list[str]], decided: list[De
 @given(files())
 def test_no_decisions_on_any_file(file: tuple[str, list[str]]) -> None:
     assert export(file[0]) == file[0]
+
+
+@EASY
+@given(files(), st.lists(DECIDED, max_size=3), st.data())
+def test_whatever_else_stands_in_the_file(file: tuple[str, list[str]], decided: list[Decided], data: st.DataObject) -> None:
+    text = file[0]
+    for _ in range(data.draw(st.integers(1, 2))):
+        place = data.draw(st.integers(0, len(text)))
+        inserted = data.draw(
+            st.sampled_from(["\n", "  ", "- ", "#", " #x", "[", "]", ",", ": ", "&a ", "*a", '"', "'", "|\n", "\u2028", "\x85"])
+        )
+        text = text[:place] + inserted + text[place + data.draw(st.integers(0, 1)) :]
+    try:
+        decisions = decide(text, *decided, at=NOW)
+    except ConfigError:
+        return
+    if applied(farm_of(text), decisions).hosts:
+        export(text, *decided, at=NOW)
