@@ -161,16 +161,11 @@ def _difference(path: str, text: str, before: Settings, wanted: Farm) -> str:
         mistake = error.mistakes[0]
         return f"{mistake.where}: {mistake.text}" if mistake.where else mistake.text
     if _comparable(found.farm) != _comparable(wanted):
-        for one, other in zip(found.farm.hosts, wanted.hosts, strict=False):
-            if one != other:
-                return f"{other.name} would not come out right"
-        return "not all hosts would come out right"
-    here = {spec.name for spec in wanted.hosts}
-    new = here - {spec.name for spec in before.farm.hosts}
-    kept = [{one.key: one for one in settings.monitors if one.key[0] in here - new} for settings in (before, found)]
-    if kept[0] != kept[1]:
-        return "not all monitors would come out right"
-    if replace(before, farm=wanted, monitors=()) != replace(found, farm=wanted, monitors=()):
+        pairs = zip(_comparable(found.farm).hosts, _comparable(wanted).hosts, strict=False)
+        return f"{next((other.name for one, other in pairs if one != other), 'a host')} would not come out right"
+    kept = {spec.name for spec in wanted.hosts} & {spec.name for spec in before.farm.hosts}
+    here, there = ({one.key: one for one in said.monitors if one.key[0] in kept} for said in (before, found))
+    if here != there or replace(before, farm=wanted, monitors=()) != replace(found, farm=wanted, monitors=()):
         return "what is beside the hosts would not come out right"
     return ""
 
