@@ -57,10 +57,9 @@ def exported(path: str, text: str, decisions: Decisions, at: float) -> str:
     if body != text:
         document = yamlfile.parse(path, body)
     newline = _newline(text)
-    notes = {spec.name: found for spec in wanted.hosts if (found := _notes(spec.name, decisions))}
-    homeless = [
-        note for name in dict.fromkeys(one[0] for one in decisions) if name not in notes for note in _notes(name, decisions)
-    ]
+    without_place = _notes(decisions)
+    notes = {spec.name: without_place.pop(spec.name) for spec in wanted.hosts if spec.name in without_place}
+    homeless = [note for found in without_place.values() for note in found]
     if not rewrite.can_note(body, document.root):
         homeless = [note for name in notes for note in notes[name]] + homeless
     head = [*_head(path, decisions, at), *homeless]
@@ -136,9 +135,13 @@ def _head(path: str, decisions: Decisions, at: float) -> list[str]:
     return found
 
 
-def _notes(name: str, decisions: Decisions) -> list[str]:
-    """What was decided about a host that has no key, a comment each."""
-    return [_note(name, key, found) for key in NO_KEYS if (found := decisions.get(name, key)) is not None]
+def _notes(decisions: Decisions) -> dict[str, list[str]]:
+    """What was decided that has no key, a comment each, by the name of the host."""
+    found: dict[str, list[str]] = {}
+    for name, key, decision in decisions:
+        if key in NO_KEYS:
+            found.setdefault(name, []).append(_note(name, key, decision))
+    return found
 
 
 def _note(name: str, key: str, decision: Decision) -> str:
