@@ -122,7 +122,7 @@ class Admin:
 
     def _note(self, answer: Answer, call: Call, who: Who) -> Answer:
         what = answer["text"]
-        self.changes.note(Change(self._wall(), who.name, who.where, call.verb.name, call.words, what))
+        self.changes.add(Change(self._wall(), who.name, who.where, call.verb.name, call.words, what))
         self.log.info("{who}: {call}: {what}", who=who, call=call, what=what)
         self._daemon.save(self.overlay.decisions, self.changes)
         return answer

@@ -1,4 +1,4 @@
-"""Who changed what, when and from where: a bounded record of the verbs that changed something."""
+"""Who changed what, when, and from where: a bounded record of what people did to the running farm."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ DEFAULT_LIMIT = 1000
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One of them.
+    """One thing that a person did.
 
     :ivar at: when, in seconds since 1970.
-    :ivar by: who: an account's name, or the comment of an SSH key; ``where``: by which way it came (``admin socket``).
-    :ivar verb: the operation; ``words``: all of what was said, the verb included.
-    :ivar what: what came of it, in words.
+    :ivar by: who, as far as is known: a user of this machine, the comment of a key.
+    :ivar where: from where: the port, or the client's address.
+    :ivar verb: what was said: ``drain``; ``words``: all of it, the verb included.
+    :ivar what: what came of it, one sentence.
     """
 
     at: float
@@ -29,26 +30,27 @@ class Change:
 
 
 class Changes:
-    """The last changes, in the order in which they were made.
+    """The last changes, the oldest first.
 
     :param limit: how many to remember, at least 1.
+    :param earlier: those that are known from before a restart.
     """
 
-    def __init__(self, made: Iterable[Change] = (), limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(self, limit: int = DEFAULT_LIMIT, earlier: Iterable[Change] = ()) -> None:
         if limit < 1:
             raise ValueError(f"a record of changes remembers at least one, not {limit}")
-        self._made: deque[Change] = deque(made, maxlen=limit)
-
-    def __iter__(self) -> Iterator[Change]:
-        return iter(self._made)
+        self._last = deque(earlier, maxlen=limit)
 
     def __len__(self) -> int:
-        return len(self._made)
+        return len(self._last)
 
-    def note(self, change: Change) -> None:
-        """One was made."""
-        self._made.append(change)
+    def __iter__(self) -> Iterator[Change]:
+        return iter(tuple(self._last))
 
     def last(self, number: int) -> list[Change]:
         """The last ones, the latest first."""
-        return list(self._made)[: -number - 1 : -1]
+        return list(self._last)[: -number - 1 : -1]
+
+    def add(self, change: Change) -> None:
+        """Note one more; the oldest may be forgotten."""
+        self._last.append(change)

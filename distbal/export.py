@@ -57,10 +57,9 @@ def exported(path: str, text: str, decisions: Decisions, at: float) -> str:
     if body != text:
         document = yamlfile.parse(path, body)
     newline = _newline(text)
-    notes = {spec.name: found for spec in wanted.hosts if (found := _notes(spec.name, decisions))}
-    homeless = [
-        note for name in dict.fromkeys(one[0] for one in decisions) if name not in notes for note in _notes(name, decisions)
-    ]
+    without_place = _notes(decisions)
+    notes = {spec.name: without_place.pop(spec.name) for spec in wanted.hosts if spec.name in without_place}
+    homeless = [note for found in without_place.values() for note in found]
     if not rewrite.can_note(body, document.root):
         homeless = [note for name in notes for note in notes[name]] + homeless
     head = [*_head(path, decisions, at), *homeless]
@@ -136,9 +135,13 @@ def _head(path: str, decisions: Decisions, at: float) -> list[str]:
     return found
 
 
-def _notes(name: str, decisions: Decisions) -> list[str]:
-    """What was decided about a host that has no key, a comment each."""
-    return [_note(name, key, found) for key in NO_KEYS if (found := decisions.get(name, key)) is not None]
+def _notes(decisions: Decisions) -> dict[str, list[str]]:
+    """What was decided that has no key, a comment each, by the name of the host."""
+    found: dict[str, list[str]] = {}
+    for name, key, decision in decisions:
+        if key in NO_KEYS:
+            found.setdefault(name, []).append(_note(name, key, decision))
+    return found
 
 
 def _note(name: str, key: str, decision: Decision) -> str:
@@ -146,9 +149,8 @@ def _note(name: str, key: str, decision: Decision) -> str:
         said = f"weight {decision.value / 1000:g}"
     else:
         said = "drained" if decision.value == "drain" else "down"
-    by = f" by {comment(decision.by)}" if decision.by else ""
-    why = f": {comment(decision.why)}" if decision.why.strip() else ""
-    return f"# {comment(name)}: {said}{by} since {moment(decision.at)}{why}"
+    by, why = comment(decision.by), comment(decision.why)
+    return f"# {comment(name)}: {said}{by and ' by '}{by} since {moment(decision.at)}{why and ': '}{why}"
 
 
 def _difference(path: str, text: str, before: Settings, wanted: Farm) -> str:
@@ -162,16 +164,11 @@ def _difference(path: str, text: str, before: Settings, wanted: Farm) -> str:
         mistake = error.mistakes[0]
         return f"{mistake.where}: {mistake.text}" if mistake.where else mistake.text
     if _comparable(found.farm) != _comparable(wanted):
-        for one, other in zip(found.farm.hosts, wanted.hosts, strict=False):
-            if one != other:
-                return f"{other.name} would not come out right"
-        return "not all hosts would come out right"
-    here = {spec.name for spec in wanted.hosts}
-    new = here - {spec.name for spec in before.farm.hosts}
-    kept = [{one.key: one for one in settings.monitors if one.key[0] in here - new} for settings in (before, found)]
-    if kept[0] != kept[1]:
-        return "not all monitors would come out right"
-    if replace(before, farm=wanted, monitors=()) != replace(found, farm=wanted, monitors=()):
+        pairs = zip(_comparable(found.farm).hosts, _comparable(wanted).hosts, strict=False)
+        return f"{next((other.name for one, other in pairs if one != other), 'a host')} would not come out right"
+    kept = {spec.name for spec in wanted.hosts} & {spec.name for spec in before.farm.hosts}
+    here, there = ({one.key: one for one in said.monitors if one.key[0] in kept} for said in (before, found))
+    if here != there or replace(before, farm=wanted, monitors=()) != replace(found, farm=wanted, monitors=()):
         return "what is beside the hosts would not come out right"
     return ""
 

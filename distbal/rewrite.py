@@ -99,10 +99,7 @@ def anew(text: str, root: Node, file: Farm, wanted: Farm, notes: Notes) -> str:
         block: list[str] = []
         for rank in ranks(wanted):
             block += [note for spec in rank for note in notes.get(spec.name, ())]
-            one = len(rank) == 1
-            block.append(
-                f"- {written(rank[0], flow=False)}" if one else f"- [{', '.join(written(s, flow=True) for s in rank)}]"
-            )
+            block.append("- " + _flat_rank([written(spec, flow=len(rank) > 1) for spec in rank]))
         return text[:start] + pad.join(block) + text[end:]
     flat = [[written(spec, flow=True) for spec in rank] for rank in ranks(wanted)]
     made = "".join(f"{lines.newline}  {_flat_rank(rank)}," for rank in flat)
@@ -131,20 +128,18 @@ def _noted_above(lines: HostLines, before: str, notes: Iterable[str]) -> str:
 
 def _unmoved(origins: list[int]) -> set[int]:
     """As many of the numbers as can be that stand in ascending order already (Schensted, 1961)."""
-    last: list[int] = []
-    tails: list[int] = []
-    before: dict[int, int] = {}
+    #: the least number that an ascending row of each length ends with, and what stands before each number in its row
+    ends: list[int] = []
+    before: dict[int, int | None] = {}
     for number in origins:
-        place = bisect_left(tails, number)
-        tails[place : place + 1] = [number]
-        last[place : place + 1] = [number]
-        if place:
-            before[number] = tails[place - 1]
-    found = set()
-    number_or_none = last[-1] if last else None
+        length = bisect_left(ends, number)
+        before[number] = ends[length - 1] if length else None
+        ends[length : length + 1] = [number]
+    found: set[int] = set()
+    number_or_none = ends[-1] if ends else None
     while number_or_none is not None:
         found.add(number_or_none)
-        number_or_none = before.get(number_or_none)
+        number_or_none = before[number_or_none]
     return found
 
 

@@ -133,7 +133,7 @@ def keep(directory: str | None, *, wanted: bool) -> Kept:
     except DistbalError:
         os.close(lock)
         raise
-    return Kept(decisions, Changes(changes), Saver(), file, lock)
+    return Kept(decisions, Changes(earlier=changes), Saver(), file, lock)
 
 
 def _take(directory: str, *, make: bool) -> int:

@@ -104,13 +104,15 @@ def read(path: str) -> bytes | None:
         return None
     except (OSError, ValueError) as error:
         raise DistbalError(f"{path} cannot be read: {_reason(error)}") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise DistbalError(f"{path} cannot be read: it is no regular file")
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             data = file.read(MOST_BYTES + 1)
-        except OSError as error:
-            raise DistbalError(f"{path} cannot be read: {_reason(error)}") from error
+    except OSError as error:
+        raise DistbalError(f"{path} cannot be read: {_reason(error)}") from error
+    finally:
+        os.close(descriptor)
     if len(data) > MOST_BYTES:
         raise DistbalError(f"{path} is larger than {MOST_BYTES} bytes: it is no state of distbal's. Move it away")
     return data

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from distbal import config, yamlfile
 from distbal.decisions import Decision, Decisions, Place, applied, said_by_file
 from distbal.errors import ConfigError, DistbalError
-from distbal.export import comment, exported, without_export
+from distbal.export import comment, exported, moment, without_export
 from distbal.hosts import Farm, HostSpec
 from tests.support import ROOT
 
@@ -257,6 +257,12 @@ def test_words_of_people_stay_in_their_comment(why: str) -> None:
     assert comment("ü 雪\t🧊\n") == "ü 雪 🧊"
 
 
+def test_a_moment_that_is_none() -> None:
+    assert moment(NOW) == "2026-11-27 12:00:00 UTC"
+    assert moment(float("inf")) == moment(float("nan")) == moment(1e300) == "0000-00-00 00:00:00 UTC"
+    assert without_export(export("hosts:\n- a/4\n", ("a", "admin", "down"), at=1e300)) == "hosts:\n- a/4\n"
+
+
 def test_a_path_stays_in_its_comment() -> None:
     assert (
         exported("a\nb: c", "hosts: [a/4]", Decisions(), NOW).splitlines()[1].endswith("The file itself, a b: c, is as it was.")
@@ -342,6 +348,10 @@ def test_what_no_file_can_say() -> None:
     pools = "hosts: [a/4, {name: b, pools: [arm]}]\nlisten: {balance: [5656, {at: 1, pool: arm}]}\n"
     with pytest.raises(DistbalError, match=r"keeps the present state: listen.balance\[1\].pool: no host serves the pool arm"):
         export(pools, ("b", "there", False))
+    with pytest.raises(DistbalError, match=r"keeps the present state: c would not come out right"):
+        export("hosts: [a/4]", new("c", 3, options="lzo"))  # a host that no verb makes: the comma is missing
+    with pytest.raises(DistbalError, match=r"keeps the present state: hosts\[1\]: cpp \(pump mode\) needs lzo"):
+        export("hosts: [a/4]", new("c", 3, options=",cpp"))
     with pytest.raises(ConfigError, match=r"hosts is missing"):
         exported(PATH, "policy: random", Decisions(), NOW)
     with pytest.raises(DistbalError, match=r"it would have [0-9]+ bytes, and a file has 2097152 at most"):
@@ -482,3 +492,21 @@ def test_any_decisions_on_any_file(file: tuple[str, list[str]], decided: list[De
 @given(files())
 def test_no_decisions_on_any_file(file: tuple[str, list[str]]) -> None:
     assert export(file[0]) == file[0]
+
+
+@EASY
+@given(files(), st.lists(DECIDED, max_size=3), st.data())
+def test_whatever_else_stands_in_the_file(file: tuple[str, list[str]], decided: list[Decided], data: st.DataObject) -> None:
+    text = file[0]
+    for _ in range(data.draw(st.integers(1, 2))):
+        place = data.draw(st.integers(0, len(text)))
+        inserted = data.draw(
+            st.sampled_from(["\n", "  ", "- ", "#", " #x", "[", "]", ",", ": ", "&a ", "*a", '"', "'", "|\n", "\u2028", "\x85"])
+        )
+        text = text[:place] + inserted + text[place + data.draw(st.integers(0, 1)) :]
+    try:
+        decisions = decide(text, *decided, at=NOW)
+    except ConfigError:
+        return
+    if applied(farm_of(text), decisions).hosts:
+        export(text, *decided, at=NOW)
