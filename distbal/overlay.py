@@ -62,9 +62,9 @@ class Overlay:
         farm = decisions.applied(self.file, made)
         if farm != self._leases.scheduler.farm:
             self._serve(farm)
-        names = self.names
+        names, still = self.names, {(name, key) for name, key, _ in made}
         for name, key, _ in before:
-            if name not in names or made.get(name, key) is not None:
+            if name not in names or (name, key) in still:
                 continue
             if key == "admin":
                 self._leases.set_admin(name, AdminState.READY)
