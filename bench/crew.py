@@ -41,23 +41,18 @@ def original() -> Path | None:
     return path if shutil.which("tclsh") and (path / "run-original").exists() else None
 
 
-def hosts_yaml(hosts: Iterable[str], base: int, proxy: int | None = None, more: str = "", *, web: bool = True) -> str:
-    """The default configuration, but for its hosts and port numbers: all that a fresh installation has on is on.
+def hosts_yaml(hosts: Iterable[str], base: int, proxy: int | None = None, more: str = "", *, root: Path = ROOT) -> str:
+    """The default configuration, but for its hosts, its port numbers and what it would leave on this machine.
 
     :param proxy: the proxy's port, which is off by default.
-    :param web: whether that checkout has a web port, which follows the three others.
     :param more: what else stands there.
+    :param root: the checkout that is to read it: an older one has no web port, no admin socket and no state.
     """
     listed = "".join(f"  - {host}\n" for host in hosts)
-    ports = f"balance: {base}, status: {base + 1}, update: 127.0.0.1:{base + 2}"
-    if web:
-        ports += f", web: 127.0.0.1:{base + 3}"
-    return f"hosts:\n{listed}listen: {{{ports}{'' if proxy is None else f', proxy: 127.0.0.1:{proxy}'}}}\n{more}"
-
-
-def has_web(root: Path = ROOT) -> bool:
-    """Whether a checkout's daemon has a web port; an older one may stand beside this one."""
-    return "make_site" in (root / "distbal" / "service.py").read_text()
+    ports, rest = f"balance: {base}, status: {base + 1}, update: 127.0.0.1:{base + 2}", ""
+    if "DEFAULT_ADMIN" in (root / "distbal" / "model.py").read_text():
+        ports, rest = f"{ports}, web: 127.0.0.1:{base + 3}, admin: null", "state: null\n"
+    return f"hosts:\n{listed}listen: {{{ports}{'' if proxy is None else f', proxy: 127.0.0.1:{proxy}'}}}\n{rest}{more}"
 
 
 def environment(root: Path = ROOT) -> dict[str, str]:
@@ -193,7 +188,7 @@ class Crew:
 
     def _config(self, hosts: Sequence[str], base: int, proxy: int | None = None, more: str = "", root: Path = ROOT) -> str:
         path = self._file("yaml")
-        path.write_text(hosts_yaml(hosts, base, proxy, more, web=has_web(root)))
+        path.write_text(hosts_yaml(hosts, base, proxy, more, root=root))
         return str(path)
 
     def _twistd(self, log: Path) -> list[str]:

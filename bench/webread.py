@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from bench.crew import Crew, environment, has_web
+from bench.crew import Crew, environment
 from bench.grants import Size, listed
 from bench.processes import PATIENCE, Answering, BenchError, Server
 from bench.report import Part, Progress, Row, paired, single
@@ -48,10 +48,12 @@ def while_read(crew: Crew, size: Size, progress: Progress) -> Part:
         f"CPU per grant and release on 5656, {HOSTS} hosts of {SLOTS} slots, with the page open in {BROWSERS} browsers and"
         " metrics scraped every second"
     )
-    if not has_web():
+    server = crew.distbal("distbal", listed(HOSTS, SLOTS))
+    if not server.answers(server.port + 3):
+        crew.stop(server)
         part.notes.append("this daemon has no web port: nothing is measured")
         return part
-    server, clients = crew.distbal("distbal", listed(HOSTS, SLOTS)), crew.generator()
+    clients = crew.generator()
     command = [sys.executable, "-m", "bench.browsers"]
     browsers = Answering(
         "the readers of the web port", command, core=crew.load_core, log=crew.directory / "browsers.log", env=environment()

@@ -18,10 +18,10 @@ from twisted.conch.ssh.transport import DISCONNECT_BY_APPLICATION, SSHClientTran
 from twisted.conch.ssh.userauth import MSG_USERAUTH_REQUEST, SSHUserAuthClient
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import ITCPTransport
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from distbal.errors import MonitorTrouble
+from distbal.logs import Logger
 from distbal.monitors.hostkeys import KnownHosts, fingerprint
 from distbal.monitors.sshkeys import RSA_FLAGS, LoginKey
 
