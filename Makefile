@@ -122,7 +122,7 @@ install: build/distbal-wrap  ## for packagers: unit, sysusers, example configura
 	install -D -m 644 etc/sysusers.d/distbal.conf $(DESTDIR)$(SYSUSERSDIR)/distbal.conf
 	@# a configuration that is in use stays as it is
 	test -e $(DESTDIR)$(SYSCONFDIR)/distbal/hosts.yaml || install -m 644 etc/hosts.yaml $(DESTDIR)$(SYSCONFDIR)/distbal/hosts.yaml
-	install -m 644 etc/hosts.yaml etc/hosts-full.yaml $(DESTDIR)$(DOCDIR)/examples
+	install -m 644 etc/hosts.yaml etc/hosts-full.yaml etc/prometheus/*.yml $(DESTDIR)$(DOCDIR)/examples
 	for page in $(wildcard docs/man/*.1); do install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man1/$${page##*/}; done
 	for page in $(wildcard docs/man/*.5); do install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man5/$${page##*/}; done
 

@@ -227,8 +227,10 @@ def test_make_install_places_what_packagers_need(checkout: Path, tmp_path: Path)
         "usr/bin/distbal-wrap",
         "usr/lib/systemd/system/distbal.service",
         "usr/lib/sysusers.d/distbal.conf",
+        "usr/share/doc/distbal/examples/distbal-alerts.yml",
         "usr/share/doc/distbal/examples/hosts-full.yaml",
         "usr/share/doc/distbal/examples/hosts.yaml",
+        "usr/share/doc/distbal/examples/prometheus.yml",
     }
     (target / "etc/distbal/hosts.yaml").write_text("mine\n")
     run("make", "install", f"DESTDIR={target}", "PREFIX=/usr", cwd=checkout)
