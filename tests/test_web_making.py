@@ -48,7 +48,7 @@ def whole(clock: Clock, waiter: Any) -> Any:
 
 def test_a_quick_answer_is_there_at_once_and_made_anew_for_everybody() -> None:
     clock = Clock()
-    answers, work = Answers(clock), Work(clock, 3, DEAR / 10)
+    answers, work = Answers(clock, clock.seconds), Work(clock, 3, DEAR / 10)
     assert answers.get("a", work) == answers.get("a", work) == b"0,1,2,"
     assert work.begun == 2
     assert clock.getDelayedCalls() == []
@@ -56,7 +56,7 @@ def test_a_quick_answer_is_there_at_once_and_made_anew_for_everybody() -> None:
 
 def test_one_that_took_long_is_shown_again_for_a_while() -> None:
     clock = Clock()
-    answers, work = Answers(clock), Work(clock, 3, 0.4 * DEAR)
+    answers, work = Answers(clock, clock.seconds), Work(clock, 3, 0.4 * DEAR)
     assert whole(clock, answers.get("a", work)) == b"0,1,2,"
     assert answers.get("a", work) == b"0,1,2,"
     assert work.begun == 1
@@ -67,7 +67,7 @@ def test_one_that_took_long_is_shown_again_for_a_while() -> None:
 
 def test_a_long_one_is_made_in_spells_with_rests_and_once_for_all_who_ask() -> None:
     clock = Clock()
-    answers, work = Answers(clock), Work(clock, 10, 2 * DEAR)
+    answers, work = Answers(clock, clock.seconds), Work(clock, 10, 2 * DEAR)
     first, second = result(answers.get("a", work)), result(answers.get("a", work))
     began = clock.seconds()
     spells = 0
@@ -87,7 +87,7 @@ def test_a_long_one_is_made_in_spells_with_rests_and_once_for_all_who_ask() -> N
 
 def test_several_take_turns_and_a_short_one_does_not_wait_for_a_long_one_to_end() -> None:
     clock = Clock()
-    answers = Answers(clock)
+    answers = Answers(clock, clock.seconds)
     long = result(answers.get("long", Work(clock, 100, 2 * DEAR)))
     short = result(answers.get("short", Work(clock, 1, DEAR / 10)))
     assert short == []
@@ -102,7 +102,7 @@ def test_several_take_turns_and_a_short_one_does_not_wait_for_a_long_one_to_end(
 
 def test_whoever_leaves_is_not_waited_for() -> None:
     clock = Clock()
-    answers = Answers(clock)
+    answers = Answers(clock, clock.seconds)
     work = Work(clock, 100, 2 * DEAR)
     waiter = answers.get("a", work)
     got = result(waiter)
@@ -120,7 +120,7 @@ def test_whoever_leaves_is_not_waited_for() -> None:
 
 def test_an_error_reaches_all_who_wait_and_nothing_of_it_is_kept() -> None:
     clock = Clock()
-    answers = Answers(clock)
+    answers = Answers(clock, clock.seconds)
     work = Work(clock, 2, 2 * DEAR, ValueError("no"))
     waiting = [result(answers.get("a", work)) for _ in range(2)]
     while clock.getDelayedCalls():
@@ -135,7 +135,7 @@ def test_an_error_reaches_all_who_wait_and_nothing_of_it_is_kept() -> None:
 
 def test_few_are_kept() -> None:
     clock = Clock()
-    answers = Answers(clock)
+    answers = Answers(clock, clock.seconds)
     works = [Work(clock, 1, 2 * DEAR) for _ in range(KEPT + 1)]
     for number, work in enumerate(works):
         assert whole(clock, answers.get(number, work)) == b"0,"

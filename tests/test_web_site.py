@@ -65,7 +65,7 @@ class Room:
     def __init__(self, **terms: Any) -> None:
         self.clock = Clock()
         with ground("box1", "box2") as farm:
-            self.site: WebSite = site_of(reporter_of(farm), self.clock, **terms)
+            self.site: WebSite = site_of(reporter_of(farm), self.clock, cpu=self.clock.seconds, **terms)
 
     def put(self, answer: Any) -> Told:
         told = Told(answer)

@@ -7,6 +7,7 @@ the time that its resource gives it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any, cast
@@ -347,16 +348,18 @@ def make_site(
     complain: Complaints,
     reactor: IReactorTime,
     most: int = CROWD,
+    cpu: Callable[[], float] = time.thread_time,
 ) -> WebSite:
     """The site with what programs read: ``/api/v1``, ``/metrics`` and ``/healthz``. The page is put on its ``resource``.
 
     :param allowed: who may come, now.
     :param most: connections at once.
+    :param cpu: seconds that this thread has computed.
     """
     from distbal.web.api import make_api
     from distbal.web.health import Healthz, Live
 
-    answers = Answers(reactor)
+    answers = Answers(reactor, cpu)
     root, health = Tree(), Healthz(reporter)
     root.putChild(b"api", make_api(reporter, answers))
     root.putChild(b"metrics", _metrics(reporter, answers))
