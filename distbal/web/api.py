@@ -16,8 +16,8 @@ from twisted.web.server import Request
 from distbal.report import VERSION, JobReport
 from distbal.reporter import Reporter, each_host, each_job
 from distbal.web.making import Answers, Pieces
+from distbal.web.resources import JSON, Made, ProblemError, send
 from distbal.web.schema import ANSWERS, schema
-from distbal.web.site import JSON, Made, ProblemError, send
 
 #: jobs in an answer where the reader does not say how many, and at most
 JOBS, MOST_JOBS = 50, 1000

@@ -11,7 +11,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
 from distbal.reporter import Reporter
-from distbal.web.site import Nowhere, text
+from distbal.web.resources import Nowhere, text
 
 
 class Healthz(Resource):

@@ -27,7 +27,7 @@ from distbal.reporter import Figures, Reporter, state_of
 from distbal.snapshot import HostState
 from distbal.waits import BOUNDS
 from distbal.web.making import Answers, Pieces
-from distbal.web.site import Made
+from distbal.web.resources import Made
 
 #: what OpenMetrics ends with: each family comes with one
 _END = b"# EOF\n"
