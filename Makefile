@@ -22,7 +22,7 @@ SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 TWISTD      ?= /opt/distbal/bin/twistd
 
 # the pure core: tests/test_imports.py keeps Twisted, files and clocks out of these, and their coverage is held higher
-CORE := access decisions errors evidence health history hosts judge loads outcomes policies queues ranking requests scheduler snapshot standing why wire
+CORE := access activity decisions errors evidence health history hosts judge loads outcomes policies queues ranking requests scheduler snapshot standing why wire
 
 CFLAGS  ?= -O2
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' distbal/__init__.py)

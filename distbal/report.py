@@ -179,6 +179,8 @@ class AttemptReport(TypedDict):
     #: hosts that could not serve it when it asked, by reason; empty where it had not to wait
     waited_for: dict[str, int]
     passed_over: NotRequired[list[PassedOverReport]]
+    #: how many more were passed over than are told of, where not all of them are
+    more: NotRequired[int]
 
 
 class JobReport(TypedDict):

@@ -1,0 +1,145 @@
+"""Pictures of the status page: two farms that a morning has gone by, in both themes, on a wall, a desk and a phone.
+
+`make screenshots` puts them into build/screenshots; ``--keep FILE`` makes the one for the README as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from distbal.interfaces import Reading
+from distbal.outcomes import Outcome
+from tests.browser import a_browser
+from tests.showcase import Served, Shown, farm
+
+#: (name, width, height, dark)
+VIEWS = (
+    ("desk-light", 1440, 900, False),
+    ("desk-dark", 1440, 900, True),
+    ("wall-dark", 1920, 1080, True),
+    ("phone-light", 390, 844, False),
+    ("phone-dark", 390, 844, True),
+)
+PEOPLE = ("10.0.3.17", "10.0.3.21", "10.0.4.8", "10.0.4.40", "fd00:3::1c", "10.0.7.101")
+
+
+def office() -> Shown:
+    """A dozen hosts, each with its story."""
+    shown = Shown(
+        farm(
+            *("threadripper:3632/16", "epyc1:3632/12", "epyc2:3632/12", "newbb:3632/8", "snookles:3632/8"),
+            *("box1/6", "box2/6", "[fd00::7]:3632/4", "reception/4", "oldbb:3632/4", "attic/2", "laptop-of-joe/2"),
+        )
+    )
+    load = {"threadripper:3632": 11.2, "epyc1:3632": 9.4, "epyc2:3632": 0.3, "newbb:3632": 6.1, "snookles:3632": 7.7}
+    fine: dict[str, object] = {}
+    for spec in shown.leases.scheduler.farm.hosts:
+        busy = load.get(spec.name, 0.4)
+        fine[spec.name] = Reading(
+            up=True, reason="100% is left for us", weight=1.0, facts={"load": busy, "cpus": spec.slots, "by": "cpu", "share": 0.98}
+        )
+    fine["box2"] = Reading(
+        up=True, reason="54% is left for us: somebody else's work runs", weight=0.5, facts={"load": 5.9, "cpus": 6, "share": 0.54}
+    )
+    tcp: dict[str, object] = {name: Reading(up=True, reason="accepts connections", took=0.0004) for name in fine}
+    kinds = shown.watch({"tcp": tcp, "ssh": fine})
+    failing = iter(range(10**9))
+    shown.outcome = lambda: Outcome.RESET if next(failing) % 97 == 0 else Outcome.ANSWERED
+
+    def builds(second: int) -> None:
+        for number, address in enumerate(PEOPLE):
+            wanted = max(0.0, math.sin(second / (290 + 70 * number) + number * 1.9)) * (2.6 + number % 3)
+            for _ in range(int(wanted + shown.draw.random())):
+                shown.ask(address, shown.draw.choice((1.2, 2.5, 4, 6, 9, 14, 31)))
+
+    clock = iter(range(10**9))
+    shown.go(2400, lambda: builds(next(clock)))
+    shown.decide("reception", "admin", "drain", why="fan broken, Joe orders one")
+    kinds["tcp"].answers["oldbb:3632"] = Reading(up=False, reason="refused the connection", certain=True)
+    kinds["ssh"].answers.pop("laptop-of-joe")
+    shown.decide("snookles:3632", "slots", 6, 8, why="compiles Rust today", by="bob")
+    shown.go(900, lambda: builds(next(clock)))
+    shown.decide("attic", "admin", "down", why="moves to the new rack")
+    shown.outcome = lambda: Outcome.NO_ANSWER
+    shown.go(3)
+    shown.outcome = lambda: Outcome.ANSWERED
+    shown.go(290, lambda: builds(next(clock)))
+    for second in range(9):
+        shown.go(1)
+        for number, address in enumerate(PEOPLE):
+            for _ in range((number * 3 + second) % 4):
+                shown.ask(address, 5 + 3 * number + second)
+    return shown
+
+
+def hall() -> Shown:
+    """Five hundred."""
+    shown = Shown(farm(*(f"rack{number // 25:02}-{number % 25:02}:3632/{(4, 8, 16)[number // 170]}" for number in range(500))))
+    load: dict[str, object] = {
+        spec.name: Reading(up=True, reason="is idle", weight=1.0, facts={"load": (spec.rank * 7 % 90) / 10, "cpus": spec.slots})
+        for spec in shown.leases.scheduler.farm.hosts
+    }
+    for number in range(0, 500, 61):
+        load[f"rack{number // 25:02}-{number % 25:02}:3632"] = Reading(up=False, reason="does not answer", certain=True)
+    shown.watch({"snmp": load})
+    shown.go(30)
+    for number in range(7, 500, 89):
+        shown.decide(f"rack{number // 25:02}-{number % 25:02}:3632", "admin", "drain", why="new kernel tonight")
+    seconds = iter(range(10**9))
+
+    def builds() -> None:
+        for _ in range(int(150 + 60 * math.sin(next(seconds) / 60))):
+            shown.ask(f"10.{shown.draw.randrange(3)}.0.{shown.draw.randrange(60)}", shown.draw.choice((3, 8, 14, 40)))
+
+    shown.go(400, builds)
+    return shown
+
+
+async def pictures(target: Path, keep: Path | None) -> None:
+    async with a_browser() as browser:
+        for name, made in (("office", office), ("hall", hall)):
+            served = Served(made())
+            try:
+                for view, width, height, dark in VIEWS:
+                    tab = await browser.tab(served.url, width=width, height=height, dark=dark)
+                    await tab.until("document.querySelector('#live').className === 'live'")
+                    await tab.picture(target / f"{name}-{view}.png", whole=name == "office")
+                    if (name, view) == ("office", "desk-light"):
+                        await tab.js("document.querySelector('[data-n=\"oldbb:3632\"] summary').click()")
+                        await tab.js("document.querySelector('#jobs summary').click()")
+                        await tab.picture(target / f"{name}-{view}-open.png")
+                    if name == "hall" and view == "desk-light":
+                        await tab.type("#search", "rack0")
+                        await tab.js("document.querySelector('[data-k=\"3\"] button').click()")
+                        await tab.picture(target / f"{name}-{view}-filtered.png", whole=False)
+                    assert not tab.troubles, tab.troubles
+                    await tab.close()
+                if keep is not None and name == "office":
+                    for dark in (False, True):
+                        tab = await browser.tab(served.url, width=1280, height=980, dark=dark)
+                        await tab.until("document.querySelector('#live').className === 'live'")
+                        await tab.picture(keep.with_stem(f"{keep.stem}-dark") if dark else keep, whole=False)
+                        await tab.close()
+            finally:
+                await served.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", type=Path, help="where the pictures go")
+    parser.add_argument("--keep", type=Path, help="the picture for the README (and one beside it, -dark)")
+    options = parser.parse_args()
+    options.target.mkdir(parents=True, exist_ok=True)
+    react(lambda _: Deferred.fromCoroutine(pictures(options.target, options.keep)))
+
+
+if __name__ == "__main__":
+    main()
