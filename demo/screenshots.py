@@ -15,8 +15,10 @@ from twisted.internet.task import react
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from distbal.errors import MonitorTrouble
 from distbal.interfaces import Reading
 from distbal.outcomes import Outcome
+from distbal.requests import Lease
 from tests.browser import a_browser
 from tests.showcase import Served, Shown, farm
 
@@ -39,44 +41,42 @@ def office() -> Shown:
             *("box1/6", "box2/6", "[fd00::7]:3632/4", "reception/4", "oldbb:3632/4", "attic/2", "laptop-of-joe/2"),
         )
     )
-    load = {"threadripper:3632": 11.2, "epyc1:3632": 9.4, "epyc2:3632": 0.3, "newbb:3632": 6.1, "snookles:3632": 7.7}
-    fine: dict[str, object] = {}
-    for spec in shown.leases.scheduler.farm.hosts:
-        busy = load.get(spec.name, 0.4)
-        fine[spec.name] = Reading(
-            up=True, reason="100% is left for us", weight=1.0, facts={"load": busy, "cpus": spec.slots, "by": "cpu", "share": 0.98}
-        )
-    fine["box2"] = Reading(
-        up=True, reason="54% is left for us: somebody else's work runs", weight=0.5, facts={"load": 5.9, "cpus": 6, "share": 0.54}
-    )
-    tcp: dict[str, object] = {name: Reading(up=True, reason="accepts connections", took=0.0004) for name in fine}
-    kinds = shown.watch({"tcp": tcp, "ssh": fine})
-    failing = iter(range(10**9))
-    shown.outcome = lambda: Outcome.RESET if next(failing) % 97 == 0 else Outcome.ANSWERED
+    names = [spec.name for spec in shown.leases.scheduler.farm.hosts]
+    loads = (13.2, 9.4, 8.1, 6.1, 5.7, 4.2, 5.9, 2.2, 0.4, 0.1, 0.0, 1.1)
+    ssh: dict[str, object] = {}
+    for spec, load in zip(shown.leases.scheduler.farm.hosts, loads, strict=True):
+        facts = {"load": load, "cpus": spec.slots, "by": "cpu", "share": 0.98}
+        ssh[spec.name] = Reading(up=True, reason="98% of its CPUs are left for us", weight=1.0, facts=facts)
+    facts = {"load": 5.9, "cpus": 6, "by": "cpu", "share": 0.54}
+    ssh["box2"] = Reading(up=True, reason="54% of its 6 CPUs are left for us", weight=0.5, facts=facts)
+    tcp: dict[str, object] = {name: Reading(up=True, reason="accepts connections", took=0.0004) for name in names}
+    kinds = shown.watch({"tcp": tcp, "ssh": ssh})
+    clock = iter(range(10**9))
 
-    def builds(second: int) -> None:
+    def ended(lease: Lease) -> Outcome:
+        if lease.host_name == "box1" and shown.draw.random() < 0.01:
+            return Outcome.BROKEN
+        return Outcome.RESET if shown.draw.random() < 0.01 else Outcome.ANSWERED
+
+    def builds() -> None:
+        second = next(clock)
         for number, address in enumerate(PEOPLE):
-            wanted = max(0.0, math.sin(second / (290 + 70 * number) + number * 1.9)) * (2.6 + number % 3)
+            wanted = max(0.0, math.sin(second / (240 + 70 * number) + number * 1.9)) * (1.1 + number % 3)
             for _ in range(int(wanted + shown.draw.random())):
                 shown.ask(address, shown.draw.choice((1.2, 2.5, 4, 6, 9, 14, 31)))
 
-    clock = iter(range(10**9))
-    shown.go(2400, lambda: builds(next(clock)))
+    shown.outcome = ended
+    shown.go(2400, builds)
     shown.decide("reception", "admin", "drain", why="fan broken, Joe orders one")
     kinds["tcp"].answers["oldbb:3632"] = Reading(up=False, reason="refused the connection", certain=True)
-    kinds["ssh"].answers.pop("laptop-of-joe")
+    kinds["ssh"].answers["laptop-of-joe"] = MonitorTrouble("has another host key than the one that is known")
     shown.decide("snookles:3632", "slots", 6, 8, why="compiles Rust today", by="bob")
-    shown.go(900, lambda: builds(next(clock)))
+    shown.go(900, builds)
     shown.decide("attic", "admin", "down", why="moves to the new rack")
-    shown.outcome = lambda: Outcome.NO_ANSWER
-    shown.go(3)
-    shown.outcome = lambda: Outcome.ANSWERED
-    shown.go(290, lambda: builds(next(clock)))
-    for second in range(9):
-        shown.go(1)
-        for number, address in enumerate(PEOPLE):
-            for _ in range((number * 3 + second) % 4):
-                shown.ask(address, 5 + 3 * number + second)
+    shown.go(270, builds)
+    # its disk is full: it takes jobs and closes them
+    shown.outcome = lambda lease: Outcome.NO_ANSWER if lease.host_name == "[fd00::7]:3632" else ended(lease)
+    shown.go(30, builds)
     return shown
 
 
@@ -118,7 +118,7 @@ async def pictures(target: Path, keep: Path | None) -> None:
                         await tab.picture(target / f"{name}-{view}-open.png")
                     if name == "hall" and view == "desk-light":
                         await tab.type("#search", "rack0")
-                        await tab.js("document.querySelector('[data-k=\"3\"] button').click()")
+                        await tab.js("document.querySelector('[data-k=\"2\"] button').click()")
                         await tab.picture(target / f"{name}-{view}-filtered.png", whole=False)
                     assert not tab.troubles, tab.troubles
                     await tab.close()

@@ -39,10 +39,9 @@ STARTED = 1_790_000_000.0
 class Compile:
     """A client with one job: what it is given it holds for a while."""
 
-    def __init__(self, shown: Shown, seconds: float, outcome: Outcome) -> None:
+    def __init__(self, shown: Shown, seconds: float) -> None:
         self.shown = shown
         self.seconds = seconds
-        self.outcome = outcome
         self.lease: Lease | None = None
         self.over = False
 
@@ -59,13 +58,13 @@ class Compile:
     def end(self) -> None:
         if self.lease is not None and not self.over:
             self.over = True
-            self.shown.leases.release(self.lease, self.outcome, Traffic(300_000, 60_000, 0.001))
+            self.shown.leases.release(self.lease, self.shown.outcome(self.lease), Traffic(300_000, 60_000, 0.001))
 
 
 class Shown:
     """A farm, its monitors and what readers are told of it.
 
-    :ivar outcome: how the next jobs end.
+    :ivar outcome: how a job ends.
     """
 
     def __init__(self, hosts: Iterable[HostSpec], seed: int = 5) -> None:
@@ -85,22 +84,23 @@ class Shown:
             decisions=lambda: self.decisions,
             ports=lambda: {"balance": ["*:5656"]},
         )
-        self.outcome: Callable[[], Outcome] = lambda: Outcome.ANSWERED
+        self.outcome: Callable[[Lease], Outcome] = lambda lease: Outcome.ANSWERED
         self._ends: list[tuple[float, int, Compile]] = []
         self._number = 40000
+        self._serial = 0
 
     def ask(self, address: str = "10.0.0.9", seconds: float = math.inf, **wishes: object) -> Compile:
         """A client asks for a slot, and has it for so long."""
         self._number = 40000 + (self._number + 7) % 20000
-        job = Compile(self, seconds, self.outcome())
+        job = Compile(self, seconds)
         self.leases.ask(Request(address, self._number, address, **wishes), job)  # type: ignore[arg-type]
         return job
 
     def ends(self, job: Compile) -> None:
         """It was granted a slot: note when its job ends."""
         if job.seconds < math.inf:
-            self._number += 1
-            heapq.heappush(self._ends, (self.clock.seconds() + job.seconds, self._number, job))
+            self._serial += 1
+            heapq.heappush(self._ends, (self.clock.seconds() + job.seconds, self._serial, job))
 
     def decide(self, name: str, key: str, value: object, file: object = None, why: str = "", by: str = "alice") -> None:
         """A person decides something."""

@@ -23,23 +23,25 @@ def chart(activity: Activity) -> str:
     top = nice(max(most_active, most_waiting, 1))
     words = f"at most {number(most_active)} slots in use at once, and {number(most_waiting)} clients waiting"
     newest = bins[-1].number if bins else 0
-    areas, lines = [], []
+    areas, peaks_drawn = [], []
     for run in _runs(bins):
         active = _points(run, newest, activity.bins, top, lambda one: one.active)
         peaks = _points(run, newest, activity.bins, top, lambda one: float(one.most_active))
-        waiting = _points(run, newest, activity.bins, top, lambda one: float(one.most_waiting))
         first, last = active[0][0], active[-1][0]
         areas.append(f"M{first:g} {HEIGHT}L{_path(active)}L{last:g} {HEIGHT}Z")
-        lines.append((f"M{_path(peaks)}", f"M{_path(waiting)}"))
+        peaks_drawn.append(f"M{_path(peaks)}")
+    waits = [
+        f"M{_path(_points(run, newest, activity.bins, top, lambda one: float(one.most_waiting)))}"
+        for run in _runs(_near_waiting(bins))
+    ]
     grid = "".join(f'<path class="grid" d="M0 {y}H{WIDTH}"/>' for y in (0, HEIGHT // 2, HEIGHT))
     drawn = f'<path class="area" d="{"".join(areas)}"/>' if areas else ""
-    drawn += f'<path class="active" d="{"".join(peak for peak, _ in lines)}"/>' if lines else ""
-    drawn += f'<path class="waiting" d="{"".join(line for _, line in lines)}"/>' if lines and most_waiting else ""
-    half = f"{top / 2:g}"
+    drawn += f'<path class="active" d="{"".join(peaks_drawn)}"/>' if peaks_drawn else ""
+    drawn += f'<path class="waiting" d="{"".join(waits)}"/>' if waits else ""
     return (
         f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" '
         f'aria-label="The last hour: {words}">{grid}{drawn}</svg>'
-        f'<div class="y" aria-hidden="true"><span>{number(top)}</span><span>{half}</span><span>0</span></div>'
+        f'<div class="y" aria-hidden="true"><span>{number(top)}</span><span>{number(top / 2)}</span><span>0</span></div>'
         '<div class="x" aria-hidden="true"><span>1 h ago</span><span>45 min</span><span>30 min</span><span>15 min</span>'
         "<span>now</span></div>"
         '<figcaption><span class="key area">slots in use</span> <span class="key waiting">waiting</span> '
@@ -51,6 +53,12 @@ def nice(most: float) -> int:
     """The least of 2, 4, 10, 20, 40, 100 ... that is not below it: the half of it is whole too."""
     power = 10 ** math.floor(math.log10(max(1.0, most)))
     return int(next(step * power for step in (2, 4, 10, 20) if step * power >= most))
+
+
+def _near_waiting(bins: list[Bin]) -> list[Bin]:
+    """Those in which somebody waited, and one on either side, from which the line rises and to which it falls."""
+    numbers = {one.number + step for one in bins if one.most_waiting for step in (-1, 0, 1)}
+    return [one for one in bins if one.number in numbers]
 
 
 def _runs(bins: list[Bin]) -> list[list[Bin]]:

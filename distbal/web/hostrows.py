@@ -24,7 +24,7 @@ COLUMNS = (
     ("3", "Weight", "n", "the share of its slots that it is given now"),
     ("4", "Jobs", "n", "jobs since the start"),
     ("5", "Seconds", "n", "that the ended ones of them took, together"),
-    ("6", "Each", "n", "seconds that one of them took, on the average"),
+    ("6", "Average", "n", "seconds that one of them took, on the average"),
     ("7", "Failed", "n", "jobs that it failed since the start"),
 )
 #: the states in the order of how much they want a look
@@ -62,15 +62,14 @@ def row(host: HostReport, now: float, at: float | None) -> str:
         f'<tbody data-n="{name}" data-s="{state}" data-v="{values}" data-w="{searched}"><tr class="h">'
         f'<th scope="row"><details><summary>{name}</summary></details></th>'
         f'<td class="st s-{state}">{icon(state)}{state}</td>'
-        f'<td class="sl"><span class="use"><b>{number(host["used"])}</b>/{number(host["capacity"])}</span>'
-        f'<div class="slots">{slots(host, now, at)}</div></td>'
+        f'<td><div class="sl"><span class="use"><b>{number(host["used"])}</b>/{number(host["capacity"])}</span>'
+        f'<div class="slots">{slots(host, now, at)}</div>{_note(host, at)}</div></td>'
         f'<td class="n" data-l="load">{shown_load}</td>'
         f'<td class="n{" low" if host["weight"] < 1 else ""}" data-l="weight">{share(host["weight"])}</td>'
         f'<td class="n" data-l="jobs">{number(host["jobs"])}</td>'
         f'<td class="n" data-l="seconds">{number(host["seconds"])}</td>'
-        f'<td class="n" data-l="each">{NONE if each is None else precise(each)}</td>'
+        f'<td class="n" data-l="average">{NONE if each is None else precise(each)}</td>'
         f'<td class="n{" bad" if failed else ""}" data-l="failed" title="{text(_failures(host))}">{number(failed)}</td></tr>'
-        f"{_note(host, at)}"
         f'<tr class="more"><td colspan="{len(COLUMNS)}"><div class="facts">{_more(host, at)}</div></td></tr></tbody>'
     )
 
@@ -121,7 +120,7 @@ def _note(host: HostReport, at: float | None) -> str:
         for one in host["monitors"]
         if one["trouble"]
     ]
-    return f'<tr class="note"><td></td><td colspan="{len(COLUMNS) - 1}">{"".join(parts)}</td></tr>' if parts else ""
+    return f'<div class="note">{"".join(parts)}</div>' if parts else ""
 
 
 def _when(host: HostReport, at: float | None) -> str:
@@ -148,6 +147,7 @@ def _more(host: HostReport, at: float | None) -> str:
         ("address", text(host["address"])),
         ("rank", number(host["rank"])),
         ("slots", f"{number(host['slots'])} in all, {number(host['capacity'])} may be lent"),
+        ("jobs", f"{number(host['jobs'])}, {number(host['seconds'])} s in all"),
         ("pools", text(", ".join(host["pools"]))),
         ("options", text(host["options"])),
         ("failed", text(_failures(host))),

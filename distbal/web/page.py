@@ -201,7 +201,7 @@ def document(parts: Parts, version: str, links: dict[str, str]) -> str:
             ("Host", ""),
             ("Waited", ' class="n"'),
             ("Took", ' class="n"'),
-            ("Ended by", ""),
+            ("How it ended", ""),
             ("Why there?", ""),
         )
     )
