@@ -16,10 +16,10 @@ from twisted.internet.task import react
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from distbal.errors import MonitorTrouble
-from distbal.interfaces import Reading
+from distbal.interfaces import Fact, Reading
 from distbal.outcomes import Outcome
 from distbal.requests import Lease
-from tests.browser import a_browser
+from tests.browser import Browser, a_browser
 from tests.showcase import Served, Shown, farm
 
 #: (name, width, height, dark)
@@ -45,7 +45,7 @@ def office() -> Shown:
     loads = (13.2, 9.4, 8.1, 6.1, 5.7, 4.2, 5.9, 2.2, 0.4, 0.1, 0.0, 1.1)
     ssh: dict[str, object] = {}
     for spec, load in zip(shown.leases.scheduler.farm.hosts, loads, strict=True):
-        facts = {"load": load, "cpus": spec.slots, "by": "cpu", "share": 0.98}
+        facts: dict[str, Fact] = {"load": load, "cpus": spec.slots, "by": "cpu", "share": 0.98}
         ssh[spec.name] = Reading(up=True, reason="98% of its CPUs are left for us", weight=1.0, facts=facts)
     facts = {"load": 5.9, "cpus": 6, "by": "cpu", "share": 0.54}
     ssh["box2"] = Reading(up=True, reason="54% of its 6 CPUs are left for us", weight=0.5, facts=facts)
@@ -103,39 +103,50 @@ def hall() -> Shown:
     return shown
 
 
+async def farm_pictures(browser: Browser, name: str, served: Served, target: Path) -> None:
+    """Every view of one farm's page."""
+    for view, width, height, dark in VIEWS:
+        tab = await browser.tab(served.url, width=width, height=height, dark=dark)
+        await tab.until("document.querySelector('#live').className === 'live'")
+        save(target / f"{name}-{view}.png", await tab.picture(whole=name == "office"))
+        if view == "desk-light" and name == "office":
+            await tab.js("document.querySelector('[data-n=\"oldbb:3632\"] summary').click()")
+            await tab.js("document.querySelector('#jobs summary').click()")
+            save(target / f"{name}-{view}-open.png", await tab.picture())
+        elif view == "desk-light":
+            await tab.type("#search", "rack0")
+            await tab.js("document.querySelector('[data-k=\"2\"] button').click()")
+            save(target / f"{name}-{view}-filtered.png", await tab.picture(whole=False))
+        if tab.troubles:
+            raise SystemExit(f"the page of {name} has troubles: {tab.troubles}")
+        await tab.close()
+
+
 async def pictures(target: Path, keep: Path | None) -> None:
+    """All of them."""
     async with a_browser() as browser:
         for name, made in (("office", office), ("hall", hall)):
             served = Served(made())
             try:
-                for view, width, height, dark in VIEWS:
-                    tab = await browser.tab(served.url, width=width, height=height, dark=dark)
-                    await tab.until("document.querySelector('#live').className === 'live'")
-                    await tab.picture(target / f"{name}-{view}.png", whole=name == "office")
-                    if (name, view) == ("office", "desk-light"):
-                        await tab.js("document.querySelector('[data-n=\"oldbb:3632\"] summary').click()")
-                        await tab.js("document.querySelector('#jobs summary').click()")
-                        await tab.picture(target / f"{name}-{view}-open.png")
-                    if name == "hall" and view == "desk-light":
-                        await tab.type("#search", "rack0")
-                        await tab.js("document.querySelector('[data-k=\"2\"] button').click()")
-                        await tab.picture(target / f"{name}-{view}-filtered.png", whole=False)
-                    assert not tab.troubles, tab.troubles
-                    await tab.close()
+                await farm_pictures(browser, name, served, target)
                 if keep is not None and name == "office":
-                    for dark in (False, True):
-                        tab = await browser.tab(served.url, width=1280, height=980, dark=dark)
-                        await tab.until("document.querySelector('#live').className === 'live'")
-                        await tab.picture(keep.with_stem(f"{keep.stem}-dark") if dark else keep, whole=False)
-                        await tab.close()
+                    tab = await browser.tab(served.url, width=1280, height=960)
+                    await tab.until("document.querySelector('#live').className === 'live'")
+                    save(keep, await tab.picture(whole=False))
+                    await tab.close()
             finally:
                 await served.stop()
+
+
+def save(file: Path, picture: bytes) -> None:
+    """Write a picture."""
+    file.write_bytes(picture)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", type=Path, help="where the pictures go")
-    parser.add_argument("--keep", type=Path, help="the picture for the README (and one beside it, -dark)")
+    parser.add_argument("--keep", type=Path, help="the picture for the README")
     options = parser.parse_args()
     options.target.mkdir(parents=True, exist_ok=True)
     react(lambda _: Deferred.fromCoroutine(pictures(options.target, options.keep)))

@@ -1,8 +1,8 @@
 """A real browser: Debian's Chromium without a window, driven by its own DevTools protocol over a pipe, in the tests' reactor.
 
 The protocol (chromedevtools.github.io/devtools-protocol) is JSON, each message ended by a zero byte: commands go to the
-browser's descriptor 3 and answers and events come from its 4 (``--remote-debugging-pipe``). So there is no port, no driver and no
-thread, and nothing waits for a while: whatever is awaited is asked for until it holds.
+browser's descriptor 3 and answers and events come from its 4 (``--remote-debugging-pipe``). So there is no port, no driver and
+no thread, and nothing waits for a while: whatever is awaited is asked for until it holds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -91,7 +90,7 @@ class Browser(ProcessProtocol):
             message["sessionId"] = session
         answer: Deferred[Any] = Deferred()
         self._answers[self._number] = answer
-        self.transport.writeToChild(3, json.dumps(message).encode() + b"\0")  # type: ignore[attr-defined]
+        self.transport.writeToChild(3, json.dumps(message).encode() + b"\0")
         return await answer.addTimeout(PATIENCE, reactor)
 
     async def tab(self, url: str, **view: Any) -> Tab:
@@ -180,22 +179,26 @@ class Tab:
         return str(await self.js(f"document.querySelector({json.dumps(selector)}).innerText"))
 
     async def press(self, key: str, text: str = "") -> None:
-        """A key, down and up."""
-        for kind in ("keyDown", "keyUp"):
-            await self.ask("Input.dispatchKeyEvent", type=kind, key=key, **({"text": text} if text and kind == "keyDown" else {}))
+        """A key, down and up.
+
+        :param text: what it enters.
+        """
+        entered = {"text": text} if text else {}
+        await self.ask("Input.dispatchKeyEvent", type="keyDown", key=key, **entered)
+        await self.ask("Input.dispatchKeyEvent", type="keyUp", key=key)
 
     async def type(self, selector: str, text: str) -> None:
         """Enter text into a field, as a person does."""
         await self.js(f"document.querySelector({json.dumps(selector)}).focus()")
         await self.ask("Input.insertText", text=text)
 
-    async def picture(self, file: Path, *, whole: bool = True) -> None:
+    async def picture(self, *, whole: bool = True) -> bytes:
         """What it looks like, as PNG.
 
         :param whole: all of it, not only what fits the window.
         """
         done = await self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        file.write_bytes(base64.b64decode(done["data"]))
+        return base64.b64decode(done["data"])
 
     async def close(self) -> None:
         await self._browser.ask("Target.disposeBrowserContext", browserContextId=self._context)

@@ -1,4 +1,4 @@
-"""Farms to be looked at: hosts in every state, builds that come and go, and an hour of it, on a clock that runs as it is told."""
+"""Farms to be looked at: hosts in every state, and builds that come and go, on a clock that runs as it is told."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.tcp import Port
 from twisted.internet.task import Clock
-from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from distbal.activity import Activity
 from distbal.decisions import Decision, Decisions
 from distbal.hosts import AdminState, Farm, HostSpec
-from distbal.interfaces import Reading, Target
+from distbal.interfaces import Target
 from distbal.leases import LocalLeases
 from distbal.lookup import Lookup
 from distbal.monitors.kit import Surroundings
@@ -29,7 +27,8 @@ from distbal.outcomes import Outcome, Traffic
 from distbal.reporter import Reporter
 from distbal.requests import Lease, Request, Ticket
 from distbal.scheduler import Scheduler
-from distbal.web.page import Live, install
+from distbal.web.answers import Root
+from distbal.web.page import install
 from tests.watchers import Kind, never
 
 #: when such a farm was started, in seconds since 1970
@@ -154,28 +153,33 @@ class GoingOn:
 
 
 class Served:
-    """A farm on a port of its own, as the daemon serves it."""
+    """A farm's page on a port of its own, as the daemon serves it."""
 
-    def __init__(self, shown: Shown) -> None:
+    def __init__(self, shown: Shown, port: int = 0) -> None:
         self.shown = shown
-        root = Resource()
-        self.live: Live = install(root, shown.reporter, shown.activity, GoingOn(shown.clock.seconds()))  # type: ignore[arg-type]
-        self.site = Site(root, timeout=60)
-        self.site.noisy = False  # type: ignore[attr-defined]
-        self.port: Port = reactor.listenTCP(0, self.site, interface="127.0.0.1")  # type: ignore[assignment]
+        self.root = Root()
+        clock: Any = GoingOn(shown.clock.seconds())
+        self.live = install(self.root, shown.reporter, shown.activity, clock)
+        site: Any = Site(self.root, timeout=60)
+        site.noisy = False
+        self.site = site
+        self.port: Any = reactor.listenTCP(port, site, interface="127.0.0.1")
         self.live.start()
 
     @property
+    def number(self) -> int:
+        """The port's."""
+        return int(self.port.getHost().port)
+
+    @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port.getHost().port}/"
+        return f"http://127.0.0.1:{self.number}/"
 
-    def stop(self) -> Deferred[object]:
+    async def stop(self) -> None:
+        """No longer; every connection is closed."""
         self.live.stop()
-        self.shown.stop()
-        return Deferred.fromCoroutine(self._stopped())
-
-    async def _stopped(self) -> None:
-        await self.port.stopListening()  # type: ignore[misc]
+        await self.port.stopListening()
+        self.shown.leases.stop()
 
 
 def farm(*hosts: str) -> list[HostSpec]:

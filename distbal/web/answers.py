@@ -1,7 +1,13 @@
-"""What every answer of the page has: headers that keep a browser from doing more with it than was meant."""
+"""What every answer of the page has: headers that keep a browser from doing more with it than was meant.
+
+Twisted's own answers to what is not there, and to other methods than these, are HTML that repeats what was asked for; so they
+are not used.
+"""
 
 from __future__ import annotations
 
+from twisted.web import http
+from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 #: nothing is loaded from anywhere but here, and no script is run but ours; a data: image is the page's icon
@@ -34,3 +40,35 @@ def takes_gzip(request: Request) -> bool:
             if coding.strip().lower() == b"gzip":
                 return weight.replace(b" ", b"").lower() not in (b"q=0", b"q=0.0", b"q=0.00", b"q=0.000")
     return False
+
+
+class ReadOnly(Resource):
+    """Something that can be read, and nothing else."""
+
+    def render(self, request: Request) -> bytes | int:
+        if request.method in (b"GET", b"HEAD"):
+            answer: bytes | int = super().render(request)
+            return answer
+        guard(request)
+        request.setHeader(b"allow", b"GET, HEAD")
+        return answer_text(request, http.NOT_ALLOWED, "This can only be read: GET or HEAD.")
+
+
+class Absent(ReadOnly):
+    """What is not there, and nothing below it either."""
+
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> bytes:
+        guard(request)
+        return answer_text(request, http.NOT_FOUND, "Nothing is here.")
+
+
+class Root(ReadOnly):
+    """A site's root, or a directory of it: has its children, and nothing else."""
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        return Absent()
+
+    def render_GET(self, request: Request) -> bytes:
+        return Absent().render_GET(request)

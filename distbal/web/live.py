@@ -18,12 +18,11 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
-from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
 from distbal.activity import Activity
-from distbal.web.answers import answer_text, guard, takes_gzip
+from distbal.web.answers import ReadOnly, answer_text, guard, takes_gzip
 from distbal.web.pieces import Done, in_pieces
 
 #: seconds between two frames, at the least
@@ -162,7 +161,7 @@ class Feed:
         self._look = look
         self._clock = clock
         self._cpu = cpu
-        self._due = float("-inf")
+        self._due = self._begun = float("-inf")
         self._making: Deferred[Any] | None = None
         self._listeners: dict[Request, Listener] = {}
         self._alive = event(b"", b"alive")
@@ -210,6 +209,7 @@ class Feed:
             self._activity.look(now, *self._look())
             self._drop_stuck(now)
             if self._listeners and self._making is None and now >= self._due:
+                self._begun = now
                 making = self._making = in_pieces(self._frames.delta(), self._clock, self._cpu)
                 making.addCallback(self._push).addErrback(self._trouble)
             for listener in self._listeners.values():
@@ -237,7 +237,8 @@ class Feed:
             elif delta is not None:
                 sent += listener.send(delta)
         self.cost = frame.cost + self._cpu() - before + sent * PER_BYTE
-        self._due = self._clock.seconds() + self.cost / SHARE - INTERVAL
+        # turns come a little early or late
+        self._due = self._begun + self.cost / SHARE - INTERVAL / 10
 
     def _trouble(self, failure: Failure) -> None:
         self._making = None
@@ -251,7 +252,7 @@ class Feed:
                 listener.let_go()
 
 
-class Events(Resource):
+class Events(ReadOnly):
     """The stream, at a URL."""
 
     isLeaf = True

@@ -26,7 +26,7 @@ from distbal.activity import Activity
 from distbal.report import STATES
 from distbal.reporter import Reporter
 from distbal.web import hostrows
-from distbal.web.answers import answer_text, guard, takes_gzip
+from distbal.web.answers import ReadOnly, answer_text, guard, takes_gzip
 from distbal.web.frames import Frames, Parts
 from distbal.web.live import Events, Feed
 from distbal.web.overview import sprite
@@ -47,7 +47,7 @@ _ICON = (
 ICON = f"data:image/svg+xml,{quote(_ICON)}"
 
 
-class Asset(Resource):
+class Asset(ReadOnly):
     """A file that the page loads: kept by browsers until it is another one."""
 
     isLeaf = True
@@ -71,7 +71,7 @@ class Asset(Resource):
         return _encoded(request, self._content, self._compressed)
 
 
-class Page(Resource):
+class Page(ReadOnly):
     """The page itself.
 
     :param clock: never goes back.
@@ -167,12 +167,19 @@ class Live:
         self._page.stop()
 
 
-def install(root: Resource, reporter: Reporter, activity: Activity, clock: IReactorTime) -> Live:
+def install(
+    root: Resource,
+    reporter: Reporter,
+    activity: Activity,
+    clock: IReactorTime,
+    cpu: Callable[[], float] = time.thread_time,
+) -> Live:
     """Put the page and what belongs to it on a site's root.
 
     :param root: gets the children ``""``, ``events``, ``style.css`` and ``script.js``.
     :param activity: the last hour's; whoever calls this keeps it, the feed looks once a second.
     :param clock: never goes back.
+    :param cpu: seconds that this thread has computed.
     :returns: to be started when the site is served, and stopped when it no longer is: that closes every reader's stream.
     """
     assets = {name: Asset(Path(__file__).with_name(name).read_bytes(), kind) for name, kind in ASSETS.items()}
@@ -180,9 +187,9 @@ def install(root: Resource, reporter: Reporter, activity: Activity, clock: IReac
         root.putChild(name.encode(), asset)
     links = {name: f"{name}?v={asset.digest}" for name, asset in assets.items()}
     version = hashlib.sha256("".join(links.values()).encode()).hexdigest()[:8]
-    page = Page(Frames(reporter, activity, version), version, links, clock, time.thread_time)
+    page = Page(Frames(reporter, activity, version), version, links, clock, cpu)
     root.putChild(b"", page)
-    feed = Feed(Frames(reporter, activity, version), activity, lambda: reporter.activity, clock)
+    feed = Feed(Frames(reporter, activity, version), activity, lambda: reporter.activity, clock, cpu)
     root.putChild(b"events", Events(feed))
     return Live(page, feed)
 
