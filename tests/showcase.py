@@ -10,7 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
+from twisted.protocols.policies import WrappingFactory
 from twisted.web.server import Site
 
 from distbal.activity import Activity
@@ -142,43 +145,51 @@ class Shown:
 
 
 class GoingOn:
-    """The reactor's time, going on from where a farm's clock stands."""
+    """The reactor's time, going on from where a farm's clock stands, and faster.
 
-    def __init__(self, start: float) -> None:
-        self._ahead = start - reactor.seconds()
-        self.callLater = reactor.callLater
+    :param pace: how many seconds of it pass in one.
+    """
+
+    def __init__(self, start: float, pace: float = 1.0) -> None:
+        self._start = start
+        self._began = reactor.seconds()
+        self._pace = pace
 
     def seconds(self) -> float:
-        return reactor.seconds() + self._ahead
+        return self._start + (reactor.seconds() - self._began) * self._pace
+
+    def callLater(self, delay: float, *call: Any, **named: Any) -> IDelayedCall:
+        return reactor.callLater(delay / self._pace, *call, **named)
 
 
 class Served:
-    """A farm's page on a port of its own, as the daemon serves it."""
+    """A farm's page on a port of its own, as the daemon serves it.
 
-    def __init__(self, shown: Shown, port: int = 0) -> None:
+    :param pace: frames are made so many times as often, so that nobody waits for them.
+    """
+
+    def __init__(self, shown: Shown, port: int = 0, pace: float = 1.0) -> None:
         self.shown = shown
         self.root = Root()
-        clock: Any = GoingOn(shown.clock.seconds())
+        clock: Any = GoingOn(shown.clock.seconds(), pace)
         self.live = install(self.root, shown.reporter, shown.activity, clock)
         site: Any = Site(self.root, timeout=60)
         site.noisy = False
         self.site = site
-        self.port: Any = reactor.listenTCP(port, site, interface="127.0.0.1")
+        connections: Any = WrappingFactory(site)
+        self._connections = connections
+        self._port = reactor.listenTCP(port, self._connections, interface="127.0.0.1")
         self.live.start()
-
-    @property
-    def number(self) -> int:
-        """The port's."""
-        return int(self.port.getHost().port)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.number}/"
+        where: Any = self._port.getHost()
+        self.number = int(where.port)
+        self.url = f"http://127.0.0.1:{self.number}/"
 
     async def stop(self) -> None:
         """No longer; every connection is closed."""
         self.live.stop()
-        await self.port.stopListening()
+        await maybeDeferred(self._port.stopListening)
+        for connection in list(self._connections.protocols):
+            connection.transport.abortConnection()
         self.shown.leases.stop()
 
 

@@ -5,9 +5,9 @@ is whole, and refreshes itself. Where no stream is to be had, this fetches the p
 "use strict";
 
 (() => {
-  const RETRY = 10000; // milliseconds until the page is fetched instead, and the stream tried again
+  const RETRY = 5000; // milliseconds until the page is fetched instead, and the stream tried again
   const QUIET = 40000; // milliseconds without a sign of life: the daemon gives one every 15 s
-  const SAY = 4000; // milliseconds between two things said to those who do not see the page
+  const SAY = 2000; // milliseconds between two things said to those who do not see the page
   const LOOK = new Set(["failing", "down", "suspect", "drain", "off"]);
 
   const byId = (id) => document.getElementById(id);
@@ -239,15 +239,18 @@ is whole, and refreshes itself. Where no stream is to be had, this fetches the p
     if (frame.title) document.title = `${frame.title} · distbal`;
     if (frame.order || Object.keys(frame.hosts).length) arrange();
     tick();
-    if (changes.length) say(changes.length > 3 ? `${changes.length} hosts changed their state` : changes.join("; "));
+    if (changes.length) say(changes);
   }
 
-  let saying = null;
-  function say(words) {
-    clearTimeout(saying);
-    saying = setTimeout(() => {
-      byId("said").textContent = words;
-    }, SAY);
+  let unsaid = [];
+  function say(changes) {
+    if (unsaid.length === 0) {
+      setTimeout(() => {
+        byId("said").textContent = unsaid.length > 3 ? `${unsaid.length} hosts have changed` : unsaid.join("; ");
+        unsaid = [];
+      }, SAY);
+    }
+    unsaid.push(...changes);
   }
 
   // -- the stream, and what stands in for it
@@ -281,7 +284,7 @@ is whole, and refreshes itself. Where no stream is to be had, this fetches the p
       if (source !== opened) return;
       tell("gone", "not connected");
       // a browser tries again by itself, unless it was told that there is no stream
-      if (opened.readyState === EventSource.CLOSED) waiting = setTimeout(fetchPage, RETRY / 5);
+      if (opened.readyState === EventSource.CLOSED) waiting = setTimeout(fetchPage, RETRY / 2);
     });
   }
 
@@ -302,7 +305,7 @@ is whole, and refreshes itself. Where no stream is to be had, this fetches the p
         dense: page.getElementById("hosts").classList.contains("dense"),
         parts,
       });
-      tell("slow", "refreshes every 10 s");
+      tell("slow", "refreshes every 5 s");
     } catch {
       tell("gone", "not connected");
     }
