@@ -22,7 +22,7 @@ SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 TWISTD      ?= /opt/distbal/bin/twistd
 
 # the pure core: tests/test_imports.py keeps Twisted, files and clocks out of these, and their coverage is held higher
-CORE := access changes decisions errors evidence health history hosts judge loads outcomes policies queues ranking report requests scheduler snapshot standing waits why wire
+CORE := access activity changes decisions errors evidence health history hosts judge loads outcomes policies queues ranking report requests scheduler snapshot standing waits why wire
 
 CFLAGS  ?= -O2
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' distbal/__init__.py)
@@ -33,7 +33,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help venv programs test soak lint demo bench bench-builds bench-proxy bench-monitors bench-web wrap install clean
+.PHONY: help venv programs test soak lint demo screenshots bench bench-builds bench-proxy bench-monitors bench-web wrap install clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -80,6 +80,11 @@ demo: $(STAMP)  ## a build over three local servers, shown as it goes
 	@sh tests/install-programs cc make distcc distccd
 	@$(MAKE) --no-print-directory wrap
 	PATH="$(CURDIR)/$(BIN):$$PATH" demo/run
+
+screenshots: $(STAMP)  ## pictures of the status page, in build/screenshots, and the one of the README
+	@sh tests/install-programs chromium pngquant
+	$(BIN)/python demo/screenshots.py build/screenshots --keep build/screenshots/page.png
+	pngquant --force --quality 60-95 --strip --output docs/page.png 128 build/screenshots/page.png
 
 bench: $(STAMP)  ## the README's figures, measured here
 	@$(MAKE) --no-print-directory wrap

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 
 from distbal import why
 from distbal.outcomes import Outcome
@@ -41,6 +42,11 @@ class Attempt:
     def passed_over(self) -> tuple[why.PassedOver, ...]:
         """Why not each host before it in rank."""
         return why.passed_over(self.request, self.host, self.found)
+
+    def first_passed_over(self, most: int) -> tuple[tuple[why.PassedOver, ...], int]:
+        """The first of them, and how many there are in all: for readers who want many jobs told, and of each a little."""
+        before = why.hosts_before(self.host, self.found)
+        return why.passed_over(self.request, self.host, self.found, most), before
 
     @property
     def waited_for(self) -> dict[str, int]:
@@ -90,11 +96,15 @@ class History:
         """A lease ended: note the attempt."""
         self._ended.append((lease, outcome, now))
 
-    def jobs(self) -> tuple[Job, ...]:
-        """Every job that an attempt is remembered of, in the order in which their first remembered attempts ended."""
+    def jobs(self, last: int | None = None) -> tuple[Job, ...]:
+        """Every job that an attempt is remembered of, in the order in which their first remembered attempts ended.
+
+        :param last: only so many, the last ones of that order; None for all.
+        """
         by_job: dict[int, list[tuple[Lease, Outcome, float]]] = {}
         for entry in self._ended:
             by_job.setdefault(entry[0].job, []).append(entry)
+        left_out = 0 if last is None else max(0, len(by_job) - last)
         return tuple(
             Job(
                 job,
@@ -103,5 +113,5 @@ class History:
                 entries[0][0].ticket.request.pool,
                 tuple(attempt(*entry) for entry in entries),
             )
-            for job, entries in by_job.items()
+            for job, entries in islice(by_job.items(), left_out, None)
         )

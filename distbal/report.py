@@ -182,6 +182,7 @@ class AttemptReport(TypedDict):
             Means("why not each host before it in rank; left out where an answer would grow too long: ask for the job alone"),
         ]
     ]
+    more: NotRequired[Annotated[int, Means("how many more were passed over than are told of, where not all of them are")]]
 
 
 class JobReport(TypedDict):

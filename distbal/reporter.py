@@ -144,7 +144,15 @@ class Reporter:
 
     def status(self) -> StatusReport:
         """The farm in few words, and who waits."""
-        snapshot, epoch, farm = self._leases.snapshot(), self.epoch, self._leases.scheduler.farm
+        return self._status(self._leases.snapshot(), self.epoch)
+
+    def status_and_hosts(self) -> tuple[StatusReport, HostsReport]:
+        """Both, of one moment, for the price of one."""
+        sight = self.sight()
+        return self._status(sight.snapshot, sight.epoch), hosts_report(sight)
+
+    def _status(self, snapshot: Snapshot, epoch: float) -> StatusReport:
+        farm = self._leases.scheduler.farm
         return {
             "version": VERSION,
             "distbal": __version__,
@@ -162,9 +170,12 @@ class Reporter:
         """Every host."""
         return hosts_report(self.sight())
 
-    def jobs(self, limit: int = 50, *, host: str = "", address: str = "") -> JobsReport:
-        """The last jobs that ended, the latest first: as :meth:`ended` has them."""
-        return jobs_report(self.ended(limit, host=host, address=address), self.epoch, self._seconds())
+    def jobs(self, limit: int = 50, *, host: str = "", address: str = "", passed_over: int | None = None) -> JobsReport:
+        """The last jobs that ended, the latest first: as :meth:`ended` has them.
+
+        :param passed_over: of how many hosts to tell why they did not get the job, for each attempt; None for all.
+        """
+        return jobs_report(self.ended(limit, host=host, address=address), self.epoch, self._seconds(), passed_over)
 
     def ended(self, limit: int = 50, *, host: str = "", address: str = "") -> list[Job]:
         """The last jobs that ended, the latest first, for :func:`each_job`.
@@ -173,9 +184,10 @@ class Reporter:
         :param host: only those that had an attempt there; "" for any.
         :param address: only that client's; "" for any.
         """
+        last = None if host or address else limit
         found = [
             job
-            for job in reversed(self._leases.scheduler.history.jobs())
+            for job in reversed(self._leases.scheduler.history.jobs(last))
             if (not host or any(one.host == host for one in job.attempts)) and (not address or job.address == address)
         ]
         return found[:limit]
@@ -252,31 +264,35 @@ def client_report(client: ClientState, now: float) -> Client:
     }
 
 
-def job_report(job: Job, epoch: float, now: float, *, why: bool) -> JobReport:
+def job_report(job: Job, epoch: float, now: float, *, why: bool, most: int | None = None) -> JobReport:
     """One job.
 
     :param now: on the scheduler's clock.
     :param why: with the hosts that were passed over.
+    :param most: how many of them; None for all.
     """
     return {
         "id": job.id,
         "address": job.address,
         "port": job.port,
         "pool": job.pool,
-        "attempts": [_attempt(attempt, epoch, now, why=why) for attempt in job.attempts],
+        "attempts": [_attempt(attempt, epoch, now, why=why, most=most) for attempt in job.attempts],
     }
 
 
-def jobs_report(jobs: Iterable[Job], epoch: float, now: float) -> JobsReport:
-    """Several."""
-    return {"version": VERSION, "at": round(now + epoch, 3), "jobs": list(each_job(jobs, epoch, now))}
+def jobs_report(jobs: Iterable[Job], epoch: float, now: float, most: int | None = None) -> JobsReport:
+    """Several.
+
+    :param most: of how many hosts that were passed over to tell, for each attempt; None for all.
+    """
+    return {"version": VERSION, "at": round(now + epoch, 3), "jobs": list(each_job(jobs, epoch, now, most))}
 
 
-def each_job(jobs: Iterable[Job], epoch: float, now: float) -> Iterator[JobReport]:
+def each_job(jobs: Iterable[Job], epoch: float, now: float, most: int | None = None) -> Iterator[JobReport]:
     """Several, made as they are wanted; the first of them with the hosts that were passed over."""
     left = MOST_PASSED_OVER
     for job in jobs:
-        report = job_report(job, epoch, now, why=left > 0)
+        report = job_report(job, epoch, now, why=left > 0, most=most)
         left -= sum(len(one.get("passed_over", ())) for one in report["attempts"])
         yield report
 
@@ -388,7 +404,7 @@ def _differs(key: str, decision: Decision) -> Differs:
     return {"key": key, "value": value, "file": decision.file, "by": decision.by, "at": decision.at, "why": decision.why}  # type: ignore[typeddict-item]
 
 
-def _attempt(attempt: Attempt, epoch: float, now: float, *, why: bool) -> AttemptReport:
+def _attempt(attempt: Attempt, epoch: float, now: float, *, why: bool, most: int | None) -> AttemptReport:
     told: AttemptReport = {
         "lease": attempt.lease,
         "host": attempt.host,
@@ -401,7 +417,10 @@ def _attempt(attempt: Attempt, epoch: float, now: float, *, why: bool) -> Attemp
         "waited_for": attempt.waited_for,
     }
     if why:
-        told["passed_over"] = [{"host": one.host, "reason": one.reason, "words": one.words} for one in attempt.passed_over]
+        passed, before = (attempt.passed_over, 0) if most is None else attempt.first_passed_over(most)
+        told["passed_over"] = [{"host": one.host, "reason": one.reason, "words": one.words} for one in passed]
+        if before > len(passed):
+            told["more"] = before - len(passed)
     return told
 
 

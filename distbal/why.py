@@ -31,20 +31,26 @@ class PassedOver:
     words: str
 
 
-def passed_over(request: Request, host: str, found: Moment) -> tuple[PassedOver, ...]:
+def passed_over(request: Request, host: str, found: Moment, most: int | None = None) -> tuple[PassedOver, ...]:
     """Why a job went where it went, and not to one of those before it.
 
     :param host: where it went.
     :param found: how the hosts stood when it was granted.
+    :param most: how many to tell of; None for all.
     :returns: each host that stands before it in rank, in that order; of a host that has left the file since, every other.
     """
     passed: list[PassedOver] = []
     for one in found.standings:
-        if one.spec.name == host:
+        if one.spec.name == host or len(passed) == most:
             break
         reason, words = _why_not(request, one, found.policy)
         passed.append(PassedOver(one.spec.name, reason, words))
     return tuple(passed)
+
+
+def hosts_before(host: str, found: Moment) -> int:
+    """How many there are before a host in rank; of one that has left the file since, all."""
+    return next((number for number, one in enumerate(found.standings) if one.spec.name == host), len(found.standings))
 
 
 def waited_for(request: Request, found: Moment) -> dict[str, int]:

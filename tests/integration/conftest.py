@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
 
+from tests.browser import Browser, start, stop
 from tests.integration.farm import Farm, clean_environment, running_farm
 from tests.integration.project import Project, project
 from tests.support import ROOT, need
@@ -38,3 +41,12 @@ def make_project(farm: Farm, wrap_program: Path, tmp_path: Path) -> Callable[...
         return project(farm, tmp_path, wrap_program, files, label)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, for a whole module."""
+    need("chromium")
+    one = pytest_twisted.blockon(Deferred.fromCoroutine(start()))
+    yield one
+    pytest_twisted.blockon(Deferred.fromCoroutine(stop(one)))

@@ -1,0 +1,284 @@
+"""The page, live: server-sent events (WHATWG HTML, 9.2) with what has changed, once a second, while somebody listens.
+
+A frame is made once, however many listen. It holds what differs from the last one; who has just come, or could not take one,
+gets a whole one next. Nothing is queued for a reader who is slow: a frame that he has no room for, he misses. And where making
+a frame is dear, since the farm is large, frames are made less often: they may take :data:`SHARE` of a core and no more.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web import http
+from twisted.web.server import NOT_DONE_YET, Request
+from zope.interface import implementer
+
+from distbal.activity import Activity
+from distbal.web.answers import ReadOnly, answer_text, guard, takes_gzip
+from distbal.web.pieces import Done, in_pieces
+
+#: seconds between two frames, at the least
+INTERVAL = 1.0
+#: of a core: what frames may take
+SHARE = 0.03
+#: CPU seconds that the kernel and the reactor take for a byte that is sent, as measured on the loopback interface
+PER_BYTE = 1.5e-9
+#: readers at once
+MOST_LISTENERS = 100
+#: seconds after which readers who were sent nothing are told that all is well
+HEARTBEAT = 15.0
+#: seconds after which a reader who takes nothing is let go
+STUCK = 60.0
+#: milliseconds after which a browser that lost the stream tries again
+RETRY = 2000
+#: begins a gzip file (RFC 1952, 2.3): no name, no time, of an unknown system
+GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+#: fast rather than small: HTML shrinks to a tenth anyhow
+LEVEL = 1
+
+
+class FrameSource(Protocol):
+    """Makes frames; :class:`distbal.web.frames.Frames` is one."""
+
+    def delta(self) -> Generator[None, None, bytes | None]:
+        """What changed since the last one; None for nothing. Made in pieces."""
+
+    def whole(self) -> bytes:
+        """All of it, as of the last ``delta``."""
+
+
+class Block:
+    """What is sent to several readers, as it is and compressed, each made once and only where somebody wants it.
+
+    A block is compressed without a look at those before it and ends at a byte (RFC 1951 knows blocks that are not the last), so
+    one and the same can be sent to every reader, whichever others he missed.
+    """
+
+    def __init__(self, event: bytes) -> None:
+        self.plain = event
+        self._compressed: bytes | None = None
+
+    def compressed(self) -> bytes:
+        if self._compressed is None:
+            compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+            self._compressed = compressor.compress(self.plain) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        return self._compressed
+
+
+def event(data: bytes, kind: bytes = b"") -> Block:
+    """One event.
+
+    :param data: without line breaks.
+    :param kind: its name; empty for ``message``.
+    """
+    name = b"event: " + kind + b"\n" if kind else b""
+    return Block(name + b"data: " + data + b"\n\n")
+
+
+@implementer(IPushProducer)
+class Listener:
+    """One reader.
+
+    :ivar ready: he takes what he is sent.
+    :ivar stuck: since when he does not, in seconds; None where he does.
+    :ivar behind: he needs a whole frame.
+    :ivar heard: when he was last sent something.
+    """
+
+    def __init__(self, request: Request, clock: IReactorTime, *, gzip: bool) -> None:
+        self._request: Any = request
+        self._clock = clock
+        self._gzip = gzip
+        self.ready = True
+        self.stuck: float | None = None
+        self.behind = True
+        self.heard = clock.seconds()
+        request.registerProducer(self, streaming=True)
+        start = Block(b"retry: %d\n\n" % RETRY)
+        request.write(GZIP_HEADER + start.compressed() if gzip else start.plain)
+
+    def send(self, block: Block) -> int:
+        """Send it, and say how many bytes that is."""
+        data = block.compressed() if self._gzip else block.plain
+        self.heard = self._clock.seconds()
+        self._request.write(data)
+        return len(data)
+
+    def let_go(self) -> None:
+        """End it: in order where he listens, at once where he does not."""
+        request = self._request
+        channel = request.channel
+        request.unregisterProducer()
+        if self.ready:
+            request.finish()
+            channel.loseConnection()
+        else:
+            channel.transport.abortConnection()
+
+    def pauseProducing(self) -> None:
+        if self.ready:
+            self.ready = False
+            self.stuck = self._clock.seconds()
+
+    def resumeProducing(self) -> None:
+        self.ready = True
+        self.stuck = None
+
+    def stopProducing(self) -> None:
+        self.ready = False
+
+
+class Feed:
+    """All readers of the stream.
+
+    :param frames: where frames come from.
+    :param activity: looked at once a second, whether or not somebody listens.
+    :param look: how many slots are lent and how many clients wait: for pennies.
+    :param clock: never goes back.
+    :param cpu: seconds that this thread has computed.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        frames: FrameSource,
+        activity: Activity,
+        look: Callable[[], tuple[int, int]],
+        clock: IReactorTime,
+        cpu: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._frames = frames
+        self._activity = activity
+        self._look = look
+        self._clock = clock
+        self._cpu = cpu
+        self._due = self._begun = float("-inf")
+        self._making: Deferred[Any] | None = None
+        self._listeners: dict[Request, Listener] = {}
+        self._alive = event(b"", b"alive")
+        self._call = LoopingCall(self._turn)
+        self._call.clock = clock
+        #: seconds of CPU that the last frame took, as far as it is known
+        self.cost = 0.0
+        #: frames that were made, and those that readers missed
+        self.made = self.missed = 0
+
+    @property
+    def listeners(self) -> int:
+        return len(self._listeners)
+
+    @property
+    def running(self) -> bool:
+        return self._call.running
+
+    def start(self) -> None:
+        """From now on look and send."""
+        # a turn never fails, and so neither does the call
+        self._call.start(INTERVAL, now=True)
+
+    def stop(self) -> None:
+        """Send no more, and close every reader's connection. Nothing happens where it is not running."""
+        if self._call.running:
+            self._call.stop()
+        if self._making is not None:
+            self._making.cancel()
+        listeners, self._listeners = self._listeners, {}
+        for listener in listeners.values():
+            listener.let_go()
+
+    def add(self, request: Request, *, gzip: bool) -> bool:
+        """Another reader; False where there are too many."""
+        if len(self._listeners) >= MOST_LISTENERS or not self._call.running:
+            return False
+        self._listeners[request] = Listener(request, self._clock, gzip=gzip)
+        request.notifyFinish().addBoth(lambda _: self._listeners.pop(request, None))
+        return True
+
+    def _turn(self) -> None:
+        try:
+            now = self._clock.seconds()
+            self._activity.look(now, *self._look())
+            self._drop_stuck(now)
+            if self._listeners and self._making is None and now >= self._due:
+                self._begun = now
+                making = self._making = in_pieces(self._frames.delta(), self._clock, self._cpu)
+                making.addCallback(self._push).addErrback(self._trouble)
+            for listener in self._listeners.values():
+                if listener.ready and now - listener.heard >= HEARTBEAT:
+                    listener.send(self._alive)
+        except Exception:  # noqa: BLE001 (a looping call that fails stops for ever)
+            self.log.failure("the page could not be kept live")
+
+    def _push(self, frame: Done[bytes | None]) -> None:
+        """A frame was made: send it."""
+        self._making = None
+        self.made += 1
+        before = self._cpu()
+        delta = None if frame.value is None else event(frame.value)
+        whole: Block | None = None
+        sent = 0
+        for listener in list(self._listeners.values()):
+            if not listener.ready:
+                listener.behind = True
+                self.missed += 1
+            elif listener.behind:
+                whole = whole or event(self._frames.whole())
+                listener.behind = False
+                sent += listener.send(whole)
+            elif delta is not None:
+                sent += listener.send(delta)
+        self.cost = frame.cost + self._cpu() - before + sent * PER_BYTE
+        # turns come a little early or late
+        self._due = self._begun + self.cost / SHARE - INTERVAL / 10
+
+    def _trouble(self, failure: Failure) -> None:
+        self._making = None
+        if failure.check(CancelledError) is None:
+            self.log.failure("the page could not be kept live", failure)
+
+    def _drop_stuck(self, now: float) -> None:
+        for request, listener in list(self._listeners.items()):
+            if listener.stuck is not None and now - listener.stuck >= STUCK:
+                del self._listeners[request]
+                listener.let_go()
+
+
+class Events(ReadOnly):
+    """The stream, at a URL."""
+
+    isLeaf = True
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__()
+        self._feed = feed
+
+    def render_GET(self, request: Request) -> int | bytes:
+        guard(request)
+        gzip = takes_gzip(request)
+        request.setHeader(b"content-type", b"text/event-stream; charset=utf-8")
+        request.setHeader(b"cache-control", b"no-store")
+        # nginx would keep what it has until its buffer is full
+        request.setHeader(b"x-accel-buffering", b"no")
+        if gzip:
+            request.setHeader(b"content-encoding", b"gzip")
+        if self._feed.add(request, gzip=gzip):
+            return NOT_DONE_YET
+        request.responseHeaders.removeHeader(b"content-encoding")
+        request.setHeader(b"retry-after", b"60")
+        return answer_text(
+            request, http.SERVICE_UNAVAILABLE, f"{MOST_LISTENERS} browsers follow this page already; read it without that."
+        )
+
+    def render_HEAD(self, request: Request) -> bytes:
+        guard(request)
+        request.setHeader(b"content-type", b"text/event-stream; charset=utf-8")
+        return b""
