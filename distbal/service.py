@@ -10,7 +10,7 @@ import signal
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock
@@ -46,6 +46,9 @@ from distbal.saver import Kept, keep
 from distbal.scheduler import Scheduler
 from distbal.serving import Serving
 
+if TYPE_CHECKING:
+    from distbal.web.port import WebPort
+
 
 class Options(usage.Options):
     """The words after ``distbal`` on twistd's command line."""
@@ -72,7 +75,7 @@ class BalancerService(Service):
     :param loaded: what it says now.
     :param opened: its listeners, bound.
     :param kept: what people decided before.
-    :param room: how many descriptors clients may take; ``crowd``: how many clients of 5657, and of 5658, may be there at once.
+    :param room: how many descriptors clients may take; ``crowd``: how many clients of each other port may be there at once.
 
     :ivar leases: where slots come from.
     :ivar monitors: what asks the hosts how they are.
@@ -127,13 +130,20 @@ class BalancerService(Service):
         self._update = UpdateFactory("update", self.leases, self._terms, complain, clock)
         self._status.most = self._update.most = crowd
         self._callers = AdminFactory(self.admin, complain, clock)
+        self._complain, self._crowd = complain, crowd
+        self._web: WebPort | None = None
         self.serving = Serving(
             reactor,
             self.leases,
             self._terms,
             complain,
             self._proxy,
-            {"status": lambda: self._status, "update": lambda: self._update, "admin": lambda: self._callers},
+            {
+                "status": lambda: self._status,
+                "update": lambda: self._update,
+                "web": self._web_site,
+                "admin": lambda: self._callers,
+            },
             self._name_ports,
             opened,
             room=room,
@@ -177,6 +187,9 @@ class BalancerService(Service):
         closed = self.serving.stop()
         closed.append(self.monitors.stop())
         self._proxy.stop()
+        if self._web is not None:
+            self._web.stop()
+            self._web = None
         self._callers.hang_up()
         self.leases.stop()
         closed.append(self._kept.saved().addBoth(lambda _: self._kept.close()))
@@ -306,6 +319,20 @@ class BalancerService(Service):
         self._terms.replies = Replies(self.settings.reply)
         self._terms.allow_clients = self.settings.allow["clients"]
         self._terms.allow_update = self.settings.allow["update"]
+
+    def _web_site(self) -> Any:
+        """What speaks on the web port, which is not loaded before one is listened on."""
+        if self._web is None:
+            from distbal.web.port import WebPort
+
+            self._web = WebPort(
+                self.reporter,
+                allowed=lambda: self.settings.allow["web"],
+                complain=self._complain,
+                reactor=self._reactor,
+                most=self._crowd,
+            )
+        return self._web.site
 
     def _name_ports(self) -> None:
         """The text of 5657 names the first port of each kind."""

@@ -11,7 +11,6 @@ from typing import Any
 from weakref import WeakSet
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from distbal import loop
@@ -46,7 +45,7 @@ class Serving:
         terms: Terms,
         complain: Complaints,
         proxy: Proxy,
-        factories: dict[str, Callable[[], Factory]],
+        factories: dict[str, Callable[[], Any]],
         changed: Callable[[], None],
         opened: list[Opened],
         *,
