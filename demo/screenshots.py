@@ -130,7 +130,7 @@ async def pictures(target: Path, keep: Path | None) -> None:
             try:
                 await farm_pictures(browser, name, served, target)
                 if keep is not None and name == "office":
-                    tab = await browser.tab(served.url, width=1280, height=960)
+                    tab = await browser.tab(served.url, width=1440, height=1330)
                     await tab.until("document.querySelector('#live').className === 'live'")
                     save(keep, await tab.picture(whole=False))
                     await tab.close()

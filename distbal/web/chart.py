@@ -1,6 +1,6 @@
-"""The last hour as a chart: slots in use as an area, clients that wait as a line above or below it, on one scale.
+"""The last hour as a chart: slots in use as a line (the average) in an area (the most), clients that wait as another line.
 
-It is drawn here, as SVG without a style of its own, so that it is there without a script.
+All is on one scale. It is drawn here, as SVG without a style of its own, so that it is there without a script.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ def chart(activity: Activity) -> str:
     top = nice(max(most_active, most_waiting, 1))
     words = f"at most {number(most_active)} slots in use at once, and {number(most_waiting)} clients waiting"
     newest = bins[-1].number if bins else 0
-    areas, peaks_drawn = [], []
+    areas, averages = [], []
     for run in _runs(bins):
         active = _points(run, newest, activity.bins, top, lambda one: one.active)
         peaks = _points(run, newest, activity.bins, top, lambda one: float(one.most_active))
         first, last = active[0][0], active[-1][0]
-        areas.append(f"M{first:g} {HEIGHT}L{_path(active)}L{last:g} {HEIGHT}Z")
-        peaks_drawn.append(f"M{_path(peaks)}")
+        areas.append(f"M{first:g} {HEIGHT}L{_path(peaks)}L{last:g} {HEIGHT}Z")
+        averages.append(f"M{_path(active)}")
     waits = [
         f"M{_path(_points(run, newest, activity.bins, top, lambda one: float(one.most_waiting)))}"
         for run in _runs(_near_waiting(bins))
     ]
     grid = "".join(f'<path class="grid" d="M0 {y}H{WIDTH}"/>' for y in (0, HEIGHT // 2, HEIGHT))
     drawn = f'<path class="area" d="{"".join(areas)}"/>' if areas else ""
-    drawn += f'<path class="active" d="{"".join(peaks_drawn)}"/>' if peaks_drawn else ""
+    drawn += f'<path class="active" d="{"".join(averages)}"/>' if averages else ""
     drawn += f'<path class="waiting" d="{"".join(waits)}"/>' if waits else ""
     return (
         f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" '

@@ -154,7 +154,7 @@ def _more(host: HostReport, at: float | None) -> str:
         ("sent", _bytes(host["sent"]) if host["sent"] else ""),
         ("received", _bytes(host["received"]) if host["received"] else ""),
     ]
-    listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts if value)
+    listed = "".join(f"<div><dt>{name}</dt> <dd>{value}</dd></div>" for name, value in facts if value)
     return f"<dl>{listed}</dl>{_said(host['said'], at)}{_monitors(host['monitors'], at)}"
 
 
