@@ -105,7 +105,8 @@ def _close(browsers: Answering, part: Part, seconds: float) -> float:
     due = seconds / EVERY
     if answer["scrapes"] < ENOUGH * due - 1:
         raise BenchError(f"{answer['scrapes']} scrapes were whole in {seconds:.1f} s, where {due:.0f} were due")
-    if not answer["least"] and not any(EVENTS in note for note in part.notes):
+    # events come once a second: the round to warm up is too short to wait for them
+    if seconds > 3 * EVERY and not answer["least"] and not any(EVENTS in note for note in part.notes):
         raise BenchError(f"a browser heard nothing of {EVENTS} in {seconds:.1f} s")
     slowest: float = answer["slowest"]
     return slowest
