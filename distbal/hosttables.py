@@ -92,7 +92,7 @@ def host_lines(host: Report, at: float, *, width: int | None, colour: bool) -> l
     """
     state = host["state"] + (f": {host['why']}" if host["why"] else "")
     mark = RED if host["state"] in BAD else YELLOW if host["state"] in DOUBTFUL else BOLD
-    first = f"{host['name']} is {state}"
+    first = f"{host['name']}: {state}"
     lines = [coloured(first, mark, width) if colour else first, *_facts(host)]
     sections = (
         ("differs from the file:", _differs(host, at)),

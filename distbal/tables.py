@@ -150,7 +150,7 @@ def _why(answer: Answer, width: int | None, colour: bool) -> _Lines:
 
 def _waited(attempt: Answer) -> str:
     if not attempt["waited_for"]:
-        return f"did not have to wait ({age(attempt['waited'])})"
+        return "did not have to wait"
     reasons = ", ".join(f"{number} {reason}" for reason, number in attempt["waited_for"].items())
     return f"waited {age(attempt['waited'])}; the hosts, when it asked: {reasons}"
 
@@ -165,16 +165,18 @@ def _passed_over(passed: Sequence[Answer], width: int | None) -> _Lines:
     """Each host before it, in the order of rank; of a great many, those with the same words in one line."""
     if not passed:
         return ["no host stands before it"]
-    title = f"passed over, of the {many(len(passed), 'host')} before it:"
+    title = f"passed over: {many(len(passed), 'host')} that {'stands' if len(passed) == 1 else 'stand'} before it"
     if len(passed) <= MOST_PASSED:
         called = names((one["host"] for one in passed), width)
         rows = [(name, str(one["words"])) for name, one in zip(called, passed, strict=True)]
         return [title, *(f"  {line}" for line in table(("HOST", "WHY"), rows))]
     groups = _grouped(passed, "words")
+    more: _Lines = []
     if len(groups) > MOST_PASSED:
         groups = _grouped(passed, "reason")
+        more = ["(in few words; --json has each host's own)"]
     shared = [(str(len(hosts)), _some(hosts, width), words) for words, hosts in groups]
-    return [title, *(f"  {line}" for line in table(("NUMBER", "HOSTS", "WHY"), shared, right=(0,)))]
+    return [title, *(f"  {line}" for line in table(("NUMBER", "HOSTS", "WHY"), shared, right=(0,))), *more]
 
 
 def _grouped(passed: Sequence[Answer], by: str) -> list[tuple[str, list[str]]]:
