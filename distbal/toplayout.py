@@ -56,7 +56,6 @@ def frame(model: Model, view: View, width: int, height: int, *, blocks: bool = T
     top = [_title(model, view, width)]
     if model.status:
         top.append([(_totals(model, width), "bold")])
-    footer = _footer(model, view, width)
     if view.shows != "hosts":
         body = _text(model, view, height - len(top) - 1)
     elif not model.status:
@@ -68,7 +67,8 @@ def frame(model: Model, view: View, width: int, height: int, *, blocks: bool = T
         body = [*_table(model, view, width, height - len(top) - len(queue) - 1), *queue]
     room = max(0, height - len(top) - 1)
     body = body[:room] + [[] for _ in range(room - len(body))]
-    return [_fitted(line, width) for line in [*top, *body, footer][:height]]
+    lines = [*top, *body, _footer(model, view, width)]
+    return [_fitted(line, width) for line in lines[:height]]
 
 
 def _fitted(line: Line, width: int) -> Line:
