@@ -160,7 +160,7 @@ setup(
     # "" is the checkout itself: with it, `pip install -e` puts the checkout on the path, and twisted/plugins is found there
     package_dir={"": "."},
     packages=[*find_packages(include=["distbal", "distbal.*"]), "twisted.plugins"],
-    package_data={"distbal": ["py.typed"]},
+    package_data={"distbal": ["py.typed", "completions/*"]},
     include_package_data=False,
     entry_points={"console_scripts": ["distbal = distbal.cli:main"]},
     zip_safe=False,

@@ -58,7 +58,9 @@ def complete(words: Sequence[str]) -> int:
     """
     *before, current = map(_unquoted, words or [""])
     for word, meaning in candidates(before, current, _ask):
-        if word == FILES or word.startswith(current):
+        if word == FILES:
+            sys.stdout.write(f"{word}\n")
+        elif word.startswith(current):
             sys.stdout.write(f"{safe(word)}\t{safe(meaning)}\n")
     return 0
 
