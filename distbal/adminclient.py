@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from distbal.errors import DistbalError, WireError
+from distbal.report import VERSION
 
 DEFAULT_PATH = "/run/distbal/admin.sock"
 #: names another socket
@@ -140,6 +141,19 @@ class Connection:
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise WireError(f"{self.path} is not distbal's admin socket: it says {line[:60]!r}") from error
         raise refused
+
+
+def check(answer: dict[str, Any]) -> None:
+    """Whether we know what these fields mean.
+
+    :raises WireError: it is a report of another version of distbal.
+    """
+    version = answer.get("version", VERSION)
+    if version != VERSION:
+        raise WireError(
+            f"the daemon's reports have version {version!r}, and this distbal knows {VERSION}: use the one that came with the"
+            " daemon; --json shows them as they are"
+        )
 
 
 def _not_connected(path: str, error: OSError, patience: float) -> DistbalError:

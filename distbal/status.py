@@ -72,14 +72,12 @@ def _of_admin_socket(args: Namespace) -> bool:
         if args.socket or os.environ.get(adminclient.VARIABLE):
             raise
         return False
-    try:
-        if args.json:
-            terminal.write_json({**farm, "hosts": hosts["hosts"]})
-        else:
-            width, colour = terminal.kind()
-            terminal.write(tables.whole(farm, hosts["hosts"], width=width, colour=colour))
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise WireError("the daemon answers as another version of distbal does; distbal status --json shows it") from error
+    if args.json:
+        terminal.write_json({**farm, "hosts": hosts.get("hosts")})
+    else:
+        adminclient.check(farm)
+        width, colour = terminal.kind()
+        terminal.write(tables.whole(farm, hosts["hosts"], width=width, colour=colour))
     return True
 
 

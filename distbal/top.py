@@ -97,6 +97,7 @@ class Poller(threading.Thread):
             if self._connection is None:
                 self._connection = Connection(self._path, PATIENCE)
             news = self._connection.ask(["status"]), self._connection.ask(["hosts"])
+            adminclient.check(news[0])
         except DistbalError:
             self._leave()
             raise

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distbal import adminclient, tables, terminal, verbs
-from distbal.errors import DistbalError, WireError
+from distbal.errors import DistbalError
 from distbal.verbs import Verb, VerbError
 
 OPTIONS = (
@@ -89,12 +89,9 @@ def run(words: Sequence[str]) -> int:
     if line.json:
         terminal.write_json(answer)
         return 0
+    adminclient.check(answer)
     width, colour = terminal.kind()
-    try:
-        text = tables.render(verb, answer, width=width, colour=colour)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise WireError("the daemon answers as another version of distbal does; --json shows what it says") from error
-    terminal.write(text)
+    terminal.write(tables.render(verb, answer, width=width, colour=colour))
     return 0
 
 

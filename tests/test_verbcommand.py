@@ -146,12 +146,15 @@ def answered_so(path: Path, *answers: bytes) -> threading.Thread:
 
 
 def test_an_answer_of_another_version(tmp_path: Path, capsys: Said) -> None:
-    strange, asks_more = b'{"ok": true, "answer": {"hosts": [{}]}}', b'{"ok": false, "error": "hosts WHAT", "usage": true}'
+    strange, asks_more = (
+        b'{"ok": true, "answer": {"version": 2, "hosts": [{}]}}',
+        b'{"ok": false, "error": "hosts WHAT", "usage": true}',
+    )
     for number, (answers, words, status, text) in enumerate(
         [
-            ([strange], ["hosts"], 1, "as another version of distbal does"),
+            ([strange], ["hosts"], 1, "reports have version 2, and this distbal knows 1"),
             ([asks_more], ["hosts"], 2, "distbal: hosts WHAT\n"),
-            ([strange, strange], ["status"], 1, "as another version of distbal does"),
+            ([strange, strange], ["status"], 1, "reports have version 2, and this distbal knows 1"),
         ]
     ):
         thread = answered_so(tmp_path / str(number), *answers)
