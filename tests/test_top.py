@@ -29,10 +29,10 @@ class Tmux:
         self._socket = directory / "t"
 
     def do(self, *words: str) -> str:
-        done = subprocess.run(
-            ["tmux", "-S", str(self._socket), "-f", "/dev/null", *words], capture_output=True, text=True, check=True, timeout=60
-        )
-        return done.stdout
+        # pytest imports readline, which puts LINES and COLUMNS into the environment behind Python's back: not into this copy
+        environment = dict(os.environ)
+        command = ["tmux", "-S", str(self._socket), "-f", "/dev/null", *words]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
 
     def start(self, width: int, height: int, **environment: str) -> None:
         settings = [word for name, value in environment.items() for word in ("-e", f"{name}={value}")]
