@@ -18,6 +18,10 @@ MANDIR     ?= $(PREFIX)/share/man
 DOCDIR     ?= $(PREFIX)/share/doc/distbal
 UNITDIR    ?= $(PREFIX)/lib/systemd/system
 SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+# where shells look for what completes a command's words
+BASHDIR    ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR     ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR    ?= $(PREFIX)/share/fish/vendor_completions.d
 # what the unit starts
 TWISTD      ?= /opt/distbal/bin/twistd
 
@@ -118,7 +122,7 @@ build/distbal-wrap: $(WRAP_SOURCES) $(wildcard distbal/wrap/*.h) distbal/__init_
 	else echo 'No C compiler: distbal-wrap is not built. On Debian: apt-get install gcc libc6-dev'; fi
 
 # The Python package itself: pip install --root=$(DESTDIR) --prefix=$(PREFIX) . with DISTBAL_WRAP=no
-install: build/distbal-wrap  ## for packagers: unit, sysusers, example configuration, man pages, client (DESTDIR=, PREFIX=)
+install: build/distbal-wrap  ## for packagers: unit, example configuration, man pages, completions, client (DESTDIR=, PREFIX=)
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SYSCONFDIR)/distbal $(DESTDIR)$(DOCDIR)/examples
 	install -m 755 build/distbal-wrap $(DESTDIR)$(BINDIR)/distbal-wrap
 	install -d $(DESTDIR)$(UNITDIR)
@@ -130,6 +134,9 @@ install: build/distbal-wrap  ## for packagers: unit, sysusers, example configura
 	install -m 644 etc/hosts.yaml etc/hosts-full.yaml etc/prometheus/*.yml $(DESTDIR)$(DOCDIR)/examples
 	for page in $(wildcard docs/man/*.1); do install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man1/$${page##*/}; done
 	for page in $(wildcard docs/man/*.5); do install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man5/$${page##*/}; done
+	install -D -m 644 distbal/completions/distbal.bash $(DESTDIR)$(BASHDIR)/distbal
+	install -D -m 644 distbal/completions/distbal.zsh $(DESTDIR)$(ZSHDIR)/_distbal
+	install -D -m 644 distbal/completions/distbal.fish $(DESTDIR)$(FISHDIR)/distbal.fish
 
 clean:  ## remove what was built, .venv included
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -163,7 +163,7 @@ setup(
     # "" is the checkout itself: with it, `pip install -e` puts the checkout on the path, and twisted/plugins is found there
     package_dir={"": "."},
     packages=[*find_packages(include=["distbal", "distbal.*"]), "twisted.plugins"],
-    package_data={"distbal": ["py.typed"], "distbal.web": ["*.css", "*.js"]},
+    package_data={"distbal": ["py.typed", "completions/*"], "distbal.web": ["*.css", "*.js"]},
     include_package_data=False,
     entry_points={"console_scripts": ["distbal = distbal.cli:main"]},
     zip_safe=False,
