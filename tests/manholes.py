@@ -205,8 +205,8 @@ class Running(ProcessProtocol):
 
     def __init__(self, said: bytes | None = b"") -> None:
         self._said = said
-        self.out = b""
-        self.err = b""
+        self.out = bytearray()
+        self.err = bytearray()
         self.ended: Deferred[Ran] = Deferred()
 
     def connectionMade(self) -> None:

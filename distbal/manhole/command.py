@@ -89,6 +89,9 @@ class Command:
     def resized(self) -> None:
         """What is shown is shown once."""
 
+    def go_on(self) -> None:
+        """The rest is sent by itself."""
+
     def gone(self) -> None:
         """What was begun is done all the same."""
 

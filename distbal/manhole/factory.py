@@ -65,7 +65,7 @@ def make_factory(
 class ManholeFactory(SSHFactory):
     """All connections to the manhole.
 
-    :ivar keys: who may log in; ``wall``: seconds since 1970.
+    :ivar keys: who may log in; ``clock``: the reactor; ``wall``: seconds since 1970.
     """
 
     log = Logger()
@@ -90,7 +90,7 @@ class ManholeFactory(SSHFactory):
         self.keys = AuthorizedKeys(settings.authorized_keys, self.complain)
         self.wall = wall
         self._admin = admin
-        self._reactor = reactor
+        self.clock = reactor
         self._namespace = namespace
         #: in the order in which they came
         self._strangers: dict[Transport, None] = {}
@@ -101,18 +101,16 @@ class ManholeFactory(SSHFactory):
         self._closed: Deferred[None] | None = None
         self.log.info("manhole: {count} keys may log in ({path})", count=len(self.keys.read()), path=self.keys.path)
 
-    def __len__(self) -> int:
-        """How many connections there are."""
-        return len(self._strangers) + len(self._known) + len(self._leaving)
-
-    def __bool__(self) -> bool:
-        return True
+    @property
+    def connections(self) -> list[Transport]:
+        """All that there are."""
+        return [*self._strangers, *self._known, *self._leaving]
 
     def close(self) -> Deferred[None]:
         """End all connections; fires when they have ended. New ones are turned away."""
         if self._closed is None:
             self._closed = Deferred()
-        for one in [*self._strangers, *self._known, *self._leaving]:
+        for one in self.connections:
             one.abort()
         self._look_whether_closed()
         return succeed(None) if self._closed.called else self._closed
@@ -146,7 +144,7 @@ class ManholeFactory(SSHFactory):
         self._forget(one)
         self._leaving.pop(one, None)
         self._leave.discard(one)
-        if not len(self):
+        if not self.connections:
             self._grace.stop()
             self._leave.stop()
         self._look_whether_closed()
@@ -183,5 +181,5 @@ class ManholeFactory(SSHFactory):
         self._grace.discard(one)
 
     def _look_whether_closed(self) -> None:
-        if self._closed is not None and not len(self) and not self._closed.called:
+        if self._closed is not None and not self.connections and not self._closed.called:
             self._closed.callback(None)

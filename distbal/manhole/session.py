@@ -67,6 +67,9 @@ class Program(Protocol):
     def resized(self) -> None:
         """The terminal has another size."""
 
+    def go_on(self) -> None:
+        """Something was sent of what had to wait."""
+
     def gone(self) -> None:
         """Nobody is there any more."""
 
@@ -95,6 +98,16 @@ class Connection(SSHConnection):
         """Nothing is forwarded."""
         return 0
 
+    def adjustWindow(self, channel: Session, bytesToAdd: int) -> None:
+        """Conch's, at once when something came; here, when there is use for more."""
+        if not channel.is_held:
+            super().adjustWindow(channel, bytesToAdd)
+
+    def go_on(self) -> None:
+        """Something was sent."""
+        for channel in list(self.channels.values()):
+            channel.startWriting()
+
     def ssh_CHANNEL_REQUEST(self, packet: bytes) -> None:
         """As Conch's; but what is started says nothing before the client has heard that it is."""
         local = number(packet)
@@ -112,6 +125,7 @@ class Session(SSHChannel):
     """A session (RFC 4254, 6).
 
     :ivar pty: the client's terminal, None where it wants none.
+    :ivar is_held: the client is asked for no more for now.
     """
 
     name = b"session"
@@ -124,6 +138,17 @@ class Session(SSHChannel):
         self.pty: Pty | None = None
         self._program: Program | None = None
         self._started = False
+        self.is_held = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is anybody to be told anything."""
+        return not (self.localClosed or self.closing or self.transport.over)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the client does not keep up with what it is sent."""
+        return bool(self.buf or self.extBuf) or self.transport.is_behind
 
     @property
     def transport(self) -> Transport:
@@ -143,9 +168,15 @@ class Session(SSHChannel):
 
         :param status: the exit status, 0 to 255.
         """
-        if not self.localClosed and not self.closing:
+        if self.is_open:
             self.conn.sendRequest(self, b"exit-status", struct.pack(">L", status))
             self.loseConnection()
+
+    def hold(self, is_held: bool) -> None:
+        """Whether the client is asked for no more, for now."""
+        before, self.is_held = self.is_held, is_held
+        if before and not is_held and self.is_open:
+            self.conn.adjustWindow(self, self.localWindowSize - self.localWindowLeft)
 
     def asked(self, kind: bytes, data: bytes) -> bool | Callable[[], None]:
         """The client asks for something: whether it gets it, or what is to be done when it has heard that it does."""
@@ -183,7 +214,7 @@ class Session(SSHChannel):
         return start
 
     def _send(self, text: str, write: Callable[[bytes], None]) -> None:
-        if not text or self.localClosed or self.closing:
+        if not text or not self.is_open:
             return
         data = text.encode("utf-8", "backslashreplace")
         write(data.replace(b"\n", b"\r\n") if self.pty is not None else data)
@@ -195,15 +226,19 @@ class Session(SSHChannel):
     def channelOpen(self, specificData: bytes) -> None:
         """The session is there."""
 
+    def startWriting(self) -> None:
+        if self._program is not None and self.is_open:
+            self._program.go_on()
+
     def dataReceived(self, data: bytes) -> None:
-        if self._program is not None and not self.closing:
+        if self._program is not None and self.is_open:
             self._program.received(data)
 
     def extReceived(self, dataType: int, data: bytes) -> None:
         """Nothing is sent there."""
 
     def eofReceived(self) -> None:
-        if self._program is not None and not self.closing:
+        if self._program is not None and self.is_open:
             self._program.no_more()
 
     def closeReceived(self) -> None:

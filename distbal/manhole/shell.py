@@ -21,10 +21,13 @@ from distbal.admin import Admin
 from distbal.errors import DistbalError
 from distbal.manhole import verbcalls
 from distbal.manhole.completion import completions
+from distbal.manhole.feed import Feed
 from distbal.manhole.interpreter import MOST_PRINTED, MOST_SOURCE, Interpreter
 from distbal.manhole.session import Session
 from distbal.manhole.terminal import Terminal
 from distbal.manhole.verbcalls import Answer, Pending, VerbCall
+
+INTERRUPT = b"\x03"
 
 
 class Shell:
@@ -42,14 +45,38 @@ class Shell:
         own = self._own_names()
         self._live = sorted(set(live) - set(own))
         self.names = {**live, **own}
+        self._feed = Feed(session, self._take, self._typed_all)
         self._interpreter = Interpreter(self.names, self._tell, self._end)
+
+    def received(self, data: bytes) -> None:
+        """Something was typed."""
+        if not self._over:
+            self._feed.add(data)
 
     def resized(self) -> None:
         """The terminal has another size."""
 
+    def go_on(self) -> None:
+        """Something was sent of what had to wait."""
+        self._feed.go_on()
+
+    def no_more(self) -> None:
+        """Nothing more will be typed."""
+        if not self._over:
+            self._feed.end()
+
     def gone(self) -> None:
         """Nobody is there any more."""
         self._over = True
+        self._feed.stop()
+
+    def _take(self, line: bytes) -> None:
+        """A line was typed, or a part of one."""
+        raise NotImplementedError
+
+    def _typed_all(self) -> None:
+        """That was the last of them."""
+        raise NotImplementedError
 
     def _tell(self, text: str) -> None:
         """Show text while no statement runs."""
@@ -63,6 +90,7 @@ class Shell:
         """It ends now."""
         if not self._over:
             self._over = True
+            self._feed.stop()
             self._session.end(self._status or 0)
 
     def _answered(self, text: str) -> None:
@@ -89,10 +117,17 @@ class Shell:
         def made(answer: Mapping[str, Any]) -> Answer:
             return Answer(answer, lambda one: self._table(call.verb, one))
 
-        if isinstance(answer, Deferred):
-            self._waiting += 1
-            return Pending(call.verb, answer.addCallback(made), self._answered)
-        return made(answer)
+        if not isinstance(answer, Deferred):
+            return made(answer)
+        pending = Pending(call.verb)
+        answer.addCallback(made).addCallbacks(pending.answered, pending.failed)
+        if pending.error is not None:
+            raise pending.error
+        if pending.answer is not None:
+            return pending.answer
+        self._waiting += 1
+        pending.tell = self._answered
+        return pending
 
     def _table(self, verb: verbs.Verb, answer: Mapping[str, Any]) -> str:
         pty = self._session.pty
@@ -128,13 +163,11 @@ class TypedShell(Shell):
     # -- Program
 
     def received(self, data: bytes) -> None:
-        """Something was typed."""
-        if not self._over:
-            self._terminal.received(data)
-
-    def no_more(self) -> None:
-        """The client's terminal is gone."""
-        self._leave()
+        _, interrupt, behind = data.rpartition(INTERRUPT)
+        if interrupt:
+            # as a terminal has it: what was typed before, and has not been taken yet, is gone
+            self._feed.interrupt()
+        super().received(interrupt + behind if interrupt else data)
 
     def resized(self) -> None:
         self._terminal.resized()
@@ -149,7 +182,7 @@ class TypedShell(Shell):
         """A line is there; whether more of them make a statement."""
         more, printed = self._interpreter.push(text)
         self._terminal.above(printed)
-        if self._status is not None:
+        if self._status is not None or not self._session.is_open:
             self.left()
         return more
 
@@ -168,6 +201,12 @@ class TypedShell(Shell):
 
     # -- the inside
 
+    def _take(self, line: bytes) -> None:
+        self._terminal.received(line)
+
+    def _typed_all(self) -> None:
+        self._leave()
+
     def _tell(self, text: str) -> None:
         if not self._over:
             self._terminal.between(text[:MOST_PRINTED])
@@ -181,28 +220,25 @@ class PipedShell(Shell):
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._rest = ""
 
-    # -- Program
-
-    def received(self, data: bytes) -> None:
-        """More of the lines."""
-        *lines, self._rest = (self._rest + self._decoder.decode(data)).split("\n")
-        for line in lines:
-            self._line(line.removesuffix("\r"))
-        if len(self._rest) > MOST_SOURCE:
+    def _take(self, line: bytes) -> None:
+        self._rest += self._decoder.decode(line)
+        if self._rest.endswith("\n"):
+            text, self._rest = self._rest.rstrip("\r\n"), ""
+            self._line(text)
+        elif len(self._rest) > MOST_SOURCE:
             self._tell(f"a line has at most {MOST_SOURCE} characters")
             self._end(1)
             self._leave()
 
-    def no_more(self) -> None:
-        """That was the last of them: what is waited for is shown before it ends."""
+    def _typed_all(self) -> None:
+        # a last line without a newline, and the end of a block
         for line in (self._rest, ""):
             self._line(line)
         if self._status is None:
             self._end(0)
+        # what is waited for is shown before it ends
         if not self._waiting:
             self._leave()
-
-    # -- the inside
 
     def _line(self, line: str) -> None:
         if not self._over:

@@ -62,6 +62,7 @@ class Transport(SSHServerTransport):
     _log = SILENT
     factory: ManholeFactory
     transport: Any
+    service: Any
     ourVersionString = b"SSH-2.0-distbal"
     supportedCiphers = CIPHERS
     supportedMACs = MACS
@@ -73,6 +74,8 @@ class Transport(SSHServerTransport):
         self.entry: Entry | None = None
         self.over = False
         self._heard = 0
+        #: whether the log says already why it came to nothing
+        self._told = False
         self._full = False
         self._unread = 0
 
@@ -91,9 +94,13 @@ class Transport(SSHServerTransport):
     def cut(self, form: str, **fields: object) -> None:
         """End it at once, and say why in the log: the client, and then these words."""
         if not self.over:
-            self.over = True
-            self.factory.complain("manhole: {peer} " + form, peer=self.peer or "a Unix socket", **fields)
-            self.transport.abortConnection()
+            self.complain(form, **fields)
+            self.abort()
+
+    def complain(self, form: str, **fields: object) -> None:
+        """Say in the log what is wrong with it: the client, and then these words."""
+        self._told = True
+        self.factory.complain("manhole: {where} " + form, where=self.where, **fields)
 
     def abort(self) -> None:
         """End it at once."""
@@ -151,6 +158,13 @@ class Transport(SSHServerTransport):
     def resumeProducing(self) -> None:
         """It has read all."""
         self._full = False
+        if self.entry is not None:
+            self.service.go_on()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it does not keep up."""
+        return self._full
 
     def stopProducing(self) -> None:
         """It is gone."""
@@ -161,13 +175,15 @@ class Transport(SSHServerTransport):
         super().connectionLost(reason)
         if self.entry is not None:
             self.log.info("manhole: {who} left", who=str(self.who))
+        elif not self._told:
+            self.complain("left without logging in")
 
     def sendDisconnect(self, reason: int, desc: bytes | str) -> None:
         """End it, and say why to the client too."""
         if self.over:
             return
         text = desc.encode() if isinstance(desc, str) else desc
-        self.factory.complain("manhole: {peer}: {why}", peer=self.peer or "a Unix socket", why=legible(text, 100))
+        self.complain("is sent away: {why}", why=legible(text, 100))
         super().sendDisconnect(reason, text)
         self._close()
 
@@ -263,10 +279,9 @@ class Login(SSHService):
             entry = None if why else entry
         if why and blob not in self._tries:
             self._tries.add(blob)
-            factory.complain(
-                "manhole: {user!r} ({where}) is not let in with {fingerprint}: {why}",
+            self.transport.complain(
+                "is not let in as {user!r} with {fingerprint}: {why}",
                 user=legible(user, 32),
-                where=self.transport.where,
                 fingerprint=fingerprint(blob),
                 why=why,
             )

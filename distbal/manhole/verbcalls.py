@@ -10,10 +10,10 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from distbal import verbs
+from distbal.manhole.interpreter import explained
 from distbal.verbs import Verb, VerbError
 
 #: words that stand before what they are about; ``with`` is Python's own
@@ -41,30 +41,33 @@ class Answer(dict[str, Any]):
 class Pending:
     """What a verb will answer.
 
-    :ivar answer: the answer, None before it is there.
+    :ivar answer: the answer, None before it is there; ``error``: why there will be none.
+    :ivar tell: shows text, once it is there.
     """
 
-    def __init__(self, verb: Verb, answer: Deferred[Answer], tell: Callable[[str], None]) -> None:
-        """Begin to wait.
-
-        :param tell: shows text, once it is there.
-        """
+    def __init__(self, verb: Verb) -> None:
         self.answer: Answer | None = None
+        self.error: BaseException | None = None
+        self.tell: Callable[[str], None] | None = None
         self._shown = f"{verb.name}: its answer is shown when it is there"
-        self._tell = tell
-        answer.addCallbacks(self._answered, self._failed)
 
     def __repr__(self) -> str:
         return self._shown
 
-    def _answered(self, answer: Answer) -> None:
+    def answered(self, answer: Answer) -> None:
+        """It is there."""
         self.answer = answer
-        self._shown = repr(answer)
-        self._tell(self._shown)
+        self._show(repr(answer))
 
-    def _failed(self, failure: Failure) -> None:
-        self._shown = failure.getErrorMessage() if isinstance(failure.value, VerbError) else failure.getTraceback()
-        self._tell(self._shown)
+    def failed(self, failure: Failure) -> None:
+        """It could not be done."""
+        self.error = failure.value
+        self._show(explained(failure))
+
+    def _show(self, text: str) -> None:
+        self._shown = text
+        if self.tell is not None:
+            self.tell(text)
 
 
 class VerbCall:
