@@ -11,7 +11,6 @@ from __future__ import annotations
 import binascii
 import os
 import re
-import stat
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from twisted.conch.ssh.keys import Key
 
 from distbal.complaints import Complaints
 from distbal.errors import DistbalError
+from distbal.manhole.files import opened
 from distbal.monitors.hostkeys import fingerprint
 
 #: bytes of the file that are read, and keys that are taken of it
@@ -115,19 +115,17 @@ class AuthorizedKeys:
 
     def _read(self) -> None:
         try:
-            # a pipe without a writer would be waited for
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with opened(self.path) as (descriptor, status):
+                _check(self.path, status)
+                seen = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+                if seen == self._seen:
+                    return
+                content = os.read(descriptor, MOST_FILE + 1)
+        except FileNotFoundError as error:
+            hint = "it has a line for each public key (ssh-keygen makes them: id_ed25519.pub)"
+            raise KeyFileError(f"{self.path}: {error.strerror}; {hint}") from error
         except OSError as error:
-            hint = "; it has a line for each public key (ssh-keygen makes them: id_ed25519.pub)"
-            why = error.strerror or str(error)
-            raise KeyFileError(f"{self.path}: {why}{hint if isinstance(error, FileNotFoundError) else ''}") from error
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
-            status = os.fstat(descriptor)
-            _check(self.path, status)
-            seen = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
-            if seen == self._seen:
-                return
-            content = file.read(MOST_FILE + 1)
+            raise KeyFileError(f"{self.path}: {error.strerror}" if error.strerror else str(error)) from error
         if len(content) > MOST_FILE:
             raise KeyFileError(f"{self.path} has more than {MOST_FILE} bytes")
         self._entries, wrong = parse(content.decode("utf-8", "replace"))
@@ -158,8 +156,6 @@ def parse(text: str) -> tuple[dict[bytes, Entry], list[tuple[int, str]]]:
 
 def _check(path: str, status: os.stat_result) -> None:
     """As sshd's StrictModes has it: whoever can write the file, can let anybody in."""
-    if not stat.S_ISREG(status.st_mode):
-        raise KeyFileError(f"{path} is not a file")
     if status.st_uid not in (0, os.geteuid()):
         raise KeyFileError(f"{path} belongs to somebody else (user {status.st_uid}), who could let anybody in: chown it")
     if status.st_mode & 0o022:

@@ -5,7 +5,6 @@ from __future__ import annotations
 # half of Conch has no types
 # mypy: disallow-untyped-calls=false
 import os
-import stat
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -13,6 +12,7 @@ from twisted.conch.ssh.keys import EncryptedKeyError, Key
 from twisted.logger import Logger
 
 from distbal.errors import DistbalError
+from distbal.manhole.files import opened
 from distbal.monitors.hostkeys import fingerprint
 
 #: bytes of a file with a private key
@@ -42,16 +42,14 @@ def host_key(path: str) -> Key:
 
 def _read(path: str) -> Key | None:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with opened(path) as (descriptor, status):
+            if status.st_mode & 0o077:
+                raise HostKeyError(
+                    f"others may read the manhole's host key {path}: chmod 600 {path}, or remove it for a new one"
+                )
+            content = os.read(descriptor, MOST_KEY)
     except FileNotFoundError:
         return None
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise HostKeyError(f"the manhole's host key {path} is not a file")
-        if status.st_mode & 0o077:
-            raise HostKeyError(f"others may read the manhole's host key {path}: chmod 600 {path}, or remove it for a new one")
-        content = file.read(MOST_KEY)
     try:
         key: Key = Key.fromString(content)
     except EncryptedKeyError:
