@@ -294,10 +294,10 @@ class Wire(StringTransport):
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        (b"GET / HTTP/1.0\r\n\r\n", "does not speak SSH: 'GET / HTTP/1.0'"),
+        (b"GET / HTTP/1.0\r\n\r\n", "does not speak SSH: 'G"),
         (b"\0", "does not speak SSH"),
         (b"SSH-" + b"x" * 5000, "is sent away: Peer version string longer than 4KB"),
-        (b"SSH-\n", "cannot be taken: IndexError"),
+        (b"SSH-\n", "is sent away: bad version"),
         (b"SSH-1.5-x\n", "is sent away: bad version 1.5"),
         (b"SSH-2.0-x\n" + b"\xff" * 100, "is sent away: bad packet length 4294967295"),
         (b"SSH-2.0-x\n" + struct.pack(">LB", 12, 4) + b"\x14" + b"\0" * 50, "cannot be taken"),
@@ -305,7 +305,7 @@ class Wire(StringTransport):
             b"SSH-2.0-x\n" + struct.pack(">LB", 28, 4) + b"\x05" + NS(b"ssh-userauth") + b"\0" * 50,
             "nothing to do but to log in",
         ),
-        (b"SSH-2.0-x\n" + (struct.pack(">LB", 1004, 4) + b"\x02" + b"\0" * 1003) * 300, "sent more than 262144 bytes"),
+        (b"SSH-2.0-x\n" + (struct.pack(">LB", 1004, 4) + b"\x02" + b"\0" * 1002) * 300, "sent more than 262144 bytes"),
     ],
 )
 @pytest.mark.parametrize("at_once", [True, False])
@@ -383,7 +383,7 @@ def test_the_answer_comes_after_the_word_that_it_will(place: Place, client: Clie
     ]
     assert heard[2][1][4:] == NS(b"exit-status") + b"\0" + struct.pack(">L", 0)
     # one command is all
-    assert place.asks(client, b"shell")[0][0] == messages.MSG_CHANNEL_FAILURE
+    assert place.asks(client, b"shell") == []
 
 
 def test_a_change_is_made_though_the_client_leaves(place: Place, client: Client) -> None:
@@ -397,14 +397,17 @@ def test_a_change_is_made_though_the_client_leaves(place: Place, client: Client)
 
 def test_a_pasted_flood_is_taken_line_by_line(place: Place, client: Client) -> None:
     place.asks(client, b"shell")
-    assert place.types(client, b"n = []\n" + b"n.append(1)\n" * 50) == b""
     server = place.factory.connections[0]
     (session,) = server.service.channels.values()
+    text = b"n = []\n" + b"n.append(1)\n" * 50 + b"len(n)\n"
+    client.sendPacket(messages.MSG_CHANNEL_DATA, struct.pack(">L", 0) + NS(text))
+    place.pumps[0].flush()
+    # the first line is done at once, and each of the others in a turn of its own
+    assert session._program.names["n"] == []
     assert session.is_held
-    for _ in range(60):
-        place.pump()
+    place.pump()
+    assert shown(client.heard.take()) == b"50\n"
     assert not session.is_held
-    assert place.types(client, b"len(n)\n") == b"50\n"
 
 
 def test_statements_wait_for_the_client_to_read(place: Place) -> None:
@@ -412,12 +415,10 @@ def test_statements_wait_for_the_client_to_read(place: Place) -> None:
     place.logs_in(client)
     place.opens(client, window=1000)
     place.asks(client, b"shell")
-    assert place.types(client, b"print('x' * 900)\nprint('y' * 900)\nprint('z' * 900)\n") == b"x" * 900 + b"\n"
-    heard = b""
-    for _ in range(5):
-        place.pump()
-        heard += shown(client.heard.take())
-    assert heard == b"y" * 99
+    text = b"print('x' * 900)\nprint('y' * 900)\nprint('z' * 900)\n"
+    assert place.types(client, text) == b"x" * 900 + b"\n" + b"y" * 99
+    place.pump()
+    assert client.heard.take() == []
     adjust = struct.pack(">2L", 0, 10_000)
     heard = shown(place.says(client, messages.MSG_CHANNEL_WINDOW_ADJUST, adjust))
     for _ in range(5):

@@ -95,6 +95,7 @@ class Transport(SSHServerTransport):
         """End it at once, and say why in the log: the client, and then these words."""
         if not self.over:
             self.complain(form, **fields)
+            self.factory.closing(self)
             self.abort()
 
     def complain(self, form: str, **fields: object) -> None:
