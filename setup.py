@@ -151,6 +151,7 @@ setup(
             "jsonschema",
             "mypy<2.5",  # as mypy-zope has it
             "mypy-zope",
+            "pyte",  # a terminal, to see what the shell over SSH shows
             "pytest>=9.0",
             "pytest-twisted>=1.14.3",
             "ruff",
