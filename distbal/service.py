@@ -10,7 +10,7 @@ import signal
 import time
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock
@@ -21,14 +21,13 @@ from twisted.python.failure import Failure
 
 from distbal import config, descriptors, logs, monitorconfig
 from distbal.admin import Admin
-from distbal.adminport import AdminFactory
-from distbal.briefports import StatusFactory, UpdateFactory
 from distbal.changes import Changes
 from distbal.complaints import Complaints
 from distbal.config import DEFAULT_PATH
 from distbal.decisions import Decisions
 from distbal.errors import ConfigError, DistbalError, ListenError, describe
 from distbal.export import exported
+from distbal.frontends import Frontends
 from distbal.hosts import Farm
 from distbal.leases import LocalLeases
 from distbal.listeners import Opened, open_all, sort_out
@@ -45,9 +44,6 @@ from distbal.reporter import Reporter
 from distbal.saver import Kept, keep
 from distbal.scheduler import Scheduler
 from distbal.serving import Serving
-
-if TYPE_CHECKING:
-    from distbal.web.port import WebPort
 
 
 class Options(usage.Options):
@@ -126,24 +122,24 @@ class BalancerService(Service):
         )
         self.admin = Admin(self, self.leases, self.reporter, time.time, made=kept.decisions, changes=kept.changes)
         self.admin.file_changed(loaded.settings.farm)
-        self._status = StatusFactory("status", self.leases, self._terms, complain, clock)
-        self._update = UpdateFactory("update", self.leases, self._terms, complain, clock)
-        self._status.most = self._update.most = crowd
-        self._callers = AdminFactory(self.admin, complain, clock)
-        self._complain, self._crowd = complain, crowd
-        self._web: WebPort | None = None
+        self._frontends = Frontends(
+            reactor,
+            self.leases,
+            self._terms,
+            complain,
+            self.reporter,
+            self.admin,
+            lambda: self.settings,
+            crowd,
+            {"monitors": self.monitors, "service": self},
+        )
         self.serving = Serving(
             reactor,
             self.leases,
             self._terms,
             complain,
             self._proxy,
-            {
-                "status": lambda: self._status,
-                "update": lambda: self._update,
-                "web": self._web_site,
-                "admin": lambda: self._callers,
-            },
+            self._frontends.makers,
             self._name_ports,
             opened,
             room=room,
@@ -187,10 +183,7 @@ class BalancerService(Service):
         closed = self.serving.stop()
         closed.append(self.monitors.stop())
         self._proxy.stop()
-        if self._web is not None:
-            self._web.stop()
-            self._web = None
-        self._callers.hang_up()
+        closed += self._frontends.stop()
         self.leases.stop()
         closed.append(self._kept.saved().addBoth(lambda _: self._kept.close()))
         self.log.info(
@@ -280,6 +273,7 @@ class BalancerService(Service):
         before, self.settings = self.settings, settings
         self._text = loaded.text
         self._agree()
+        self._frontends.configure()
         self.admin.file_changed(settings.farm)
         self._ask_hosts(self.leases.scheduler.farm)
         self._tell_changes(before, gone, new)
@@ -320,23 +314,9 @@ class BalancerService(Service):
         self._terms.allow_clients = self.settings.allow["clients"]
         self._terms.allow_update = self.settings.allow["update"]
 
-    def _web_site(self) -> Any:
-        """What speaks on the web port, which is not loaded before one is listened on."""
-        if self._web is None:
-            from distbal.web.port import WebPort
-
-            self._web = WebPort(
-                self.reporter,
-                allowed=lambda: self.settings.allow["web"],
-                complain=self._complain,
-                reactor=self._reactor,
-                most=self._crowd,
-            )
-        return self._web.site
-
     def _name_ports(self) -> None:
         """The text of 5657 names the first port of each kind."""
-        self._status.balance_port, self._status.status_port = self.serving.port("balance"), self.serving.port("status")
+        self._frontends.name_ports(self.serving.port("balance"), self.serving.port("status"))
 
 
 def not_yet(signum: int, frame: FrameType | None) -> None:
