@@ -103,7 +103,8 @@ class History:
         """
         by_job: dict[int, list[tuple[Lease, Outcome, float]]] = {}
         for entry in self._ended:
-            by_job.setdefault(entry[0].job, []).append(entry)
+            ticket = entry[0].ticket
+            by_job.setdefault(ticket.request.job or ticket.id, []).append(entry)
         left_out = 0 if last is None else max(0, len(by_job) - last)
         return tuple(
             Job(

@@ -26,7 +26,9 @@ from twisted.python.failure import Failure
 
 #: seconds in which whatever is awaited has come, or never will
 PATIENCE = 60.0
+#: root cannot have Chromium's sandbox, nor can others in most containers; what it is shown here is ours
 FLAGS = (
+    "--no-sandbox",
     "--headless=new",
     "--remote-debugging-pipe",
     "--no-first-run",
@@ -210,8 +212,7 @@ async def start() -> Browser:
     assert program is not None
     home = tempfile.mkdtemp(prefix="chromium-")
     browser = Browser()
-    # Chromium refuses to be root unless it may do without its sandbox; what it is shown here is ours
-    flags = [*FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else []), f"--user-data-dir={home}"]
+    flags = [*FLAGS, f"--user-data-dir={home}"]
     reactor.spawnProcess(
         browser,
         program,

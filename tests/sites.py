@@ -58,6 +58,11 @@ class Exchange:
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         self._protocol.dataReceived("\r\n".join([*lines, "", ""]).encode())
 
+    def send(self, data: bytes) -> None:
+        """Whatever it is."""
+        if not self.transport.disconnecting:
+            self._protocol.dataReceived(data)
+
     def leave(self) -> None:
         self.transport._go()
 

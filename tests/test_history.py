@@ -81,3 +81,13 @@ def test_the_limit_by_itself() -> None:
 def test_a_history_of_nothing_is_a_mistake(limit: int) -> None:
     with pytest.raises(ValueError, match=f"at least one attempt, not {limit}"):
         History(limit)
+
+
+def test_the_last_ones_are_the_last_of_all() -> None:
+    history = History(limit=20)
+    for number in range(30):
+        history.ended(lease(100 + number, job=number - number % 3), Outcome.CLOSED, 5.0 + number)
+    every = history.jobs()
+    assert len(every) == 7
+    for last in (0, 1, 4, 7, 50):
+        assert history.jobs(last) == every[len(every) - min(last, len(every)) :]

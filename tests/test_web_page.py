@@ -270,6 +270,46 @@ def test_other_places_are_not_there_or_the_same(shown: Shown, path: str) -> None
     assert "<b>" not in answer.text or answer.status == 200
 
 
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\0" * 100_000,
+        b"\x16\x03\x01\x02\x00" + bytes(range(256)) * 20,  # somebody speaks TLS
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 5000 + b"\r\n",
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n" + b"x" * 1000,
+        b"GET /?v=%ff%00&v=<script> HTTP/1.1\r\nIf-None-Match: \xff\r\nAccept-Encoding: ;;,=q\xff\r\n\r\n",
+        b"HEAD /events HTTP/0.9\r\n\r\n",
+    ],
+)
+def test_garbage_harms_nobody(shown: Shown, garbage: bytes) -> None:
+    website = Website(shown)
+    website.live.start()
+    one = website.exchange()
+    for start in range(0, len(garbage), 10_000):
+        one.send(garbage[start : start + 10_000])
+    website.clock.advance(0)
+    assert b"<script>" not in one.transport.value().replace(b"<script src", b"")
+    assert website.get().status == 200
+    website.clock.advance(120)
+    website.clock.advance(120)
+    assert one.transport.gone, "and it is let go"
+    website.live.stop()
+
+
+def test_who_asks_very_slowly_is_let_go(shown: Shown) -> None:
+    website = Website(shown)
+    one = website.exchange()
+    for char in b"GET / HTTP/1.1\r\nHost:":
+        one.send(bytes([char]))
+        website.clock.advance(1)
+    for _ in range(10):
+        website.clock.advance(10)
+    assert one.transport.gone
+
+
 def test_assets_are_kept_by_browsers_until_they_change(shown: Shown) -> None:
     website = Website(shown)
     links = re.findall(r'"((?:style|script)\.\w+\?v=\w+)"', website.get().text)

@@ -142,3 +142,14 @@ def test_what_leases_keep_is_shared_while_nothing_changes_and_bounded() -> None:
     one, two = granted(ask(farm)), granted(ask(farm))
     assert one.found is two.found
     assert len(one.found.standings) == MOST
+
+
+def test_of_many_hosts_the_first_are_told_and_the_rest_is_counted() -> None:
+    farm = scheduler(*(spec(f"full{number}", 1, number) for number in range(9)), spec("last", 1, 9))
+    tickets = [ask(farm) for _ in range(10)]
+    whole = attempt(granted(tickets[-1]))
+    for most in (0, 3, 9, 20):
+        told, count = whole.first_passed_over(most)
+        assert told == whole.passed_over[:most]
+        assert count == 9
+    assert attempt(granted(tickets[0])).first_passed_over(3) == ((), 0)

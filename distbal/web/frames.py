@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Generator
 from dataclasses import dataclass
 
 from distbal.activity import Activity
-from distbal.report import HostReport, JobsReport
+from distbal.report import HostReport, HostsReport, JobsReport, StatusReport
 from distbal.reporter import Reporter
 from distbal.web import hostrows, jobrows, overview
 from distbal.web.chart import chart
@@ -46,7 +47,7 @@ class Frames:
         self._reporter = reporter
         self._activity = activity
         self._version = version
-        self._reports: dict[str, HostReport] = {}
+        self._gists: dict[str, str] = {}
         self._hosts: dict[str, str] = {}
         self._parts: dict[str, str] = {}
         self._at = 0.0
@@ -55,7 +56,7 @@ class Frames:
 
     def page(self) -> Generator[None, None, Parts]:
         """All of it, with times in words; made in pieces."""
-        status, report = self._reporter.status_and_hosts()
+        status, report = self._reports()
         yield
         at, hosts = status["at"], report["hosts"]
         parts = {
@@ -74,7 +75,7 @@ class Frames:
 
     def delta(self) -> Generator[None, None, bytes | None]:
         """What changed since the last one, as JSON; None for nothing. Made in pieces."""
-        status, report = self._reporter.status_and_hosts()
+        status, report = self._reports()
         yield
         now, hosts = status["at"], report["hosts"]
         parts = {
@@ -85,21 +86,21 @@ class Frames:
         }
         yield
         changed = {}
-        rows = {}
-        for host in hosts:
+        rows, gists = {}, {}
+        for number, host in enumerate(hosts, 1):
             name = host["name"]
-            before = self._reports.get(name)
-            if before is not None and _same(before, host):
+            gist = gists[name] = _gist(host)
+            if self._gists.get(name) == gist:
                 rows[name] = self._hosts[name]
-                continue
-            rows[name] = html = hostrows.row(host, now, None)
-            if self._hosts.get(name) != html:
-                changed[name] = html
-                if len(changed) % PIECE == 0:
-                    yield
+            else:
+                rows[name] = html = hostrows.row(host, now, None)
+                if self._hosts.get(name) != html:
+                    changed[name] = html
+            if number % PIECE == 0:
+                yield
         changed_parts = {name: html for name, html in parts.items() if self._parts.get(name) != html}
         order = list(rows) != list(self._hosts)
-        self._reports = {host["name"]: host for host in hosts}
+        self._gists = gists
         self._at, self._title, self._parts, self._hosts = now, overview.in_words(status), parts, rows
         if not (changed_parts or changed or order):
             return None
@@ -108,6 +109,20 @@ class Frames:
     def whole(self) -> bytes:
         """All of it, as of the last call of ``delta``, as JSON."""
         return self._frame(self._parts, self._hosts, True)
+
+    def _reports(self) -> tuple[StatusReport, HostsReport]:
+        """What there is to tell.
+
+        Most of the thousands of small objects that come about by that are gone at its end. A collection of garbage in between
+        would move them to those that live long, and bring the next one forward that looks at all there is.
+        """
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return self._reporter.status_and_hosts()
+        finally:
+            if collects:
+                gc.enable()
 
     def _chart(self) -> str:
         """Drawn anew when a stretch of time is full."""
@@ -132,8 +147,9 @@ class Frames:
         return json.dumps(frame, separators=(",", ":")).encode()
 
 
-def _same(one: HostReport, other: HostReport) -> bool:
-    """Whether nothing happened there but that time went by."""
-    if [client["id"] for client in one["clients"]] != [client["id"] for client in other["clients"]]:
-        return False
-    return all(one[key] == value for key, value in other.items() if key != "clients")  # type: ignore[literal-required]
+def _gist(host: HostReport) -> str:
+    """A text that changes when something happens there, and not when only time goes by. What is kept is text, as it costs the
+    collection of garbage nothing.
+    """
+    what = [value for key, value in host.items() if key != "clients"]
+    return f"{what}{[client['id'] for client in host['clients']]}"

@@ -28,7 +28,7 @@ from distbal.web.pieces import Done, in_pieces
 #: seconds between two frames, at the least
 INTERVAL = 1.0
 #: of a core: what frames may take
-SHARE = 0.03
+SHARE = 0.02
 #: CPU seconds that the kernel and the reactor take for a byte that is sent, as measured on the loopback interface
 PER_BYTE = 1.5e-9
 #: readers at once
