@@ -6,12 +6,15 @@ from __future__ import annotations
 # mypy: disallow-untyped-calls=false
 import os
 import stat
+import subprocess
+import sys
 from base64 import b64encode
 from pathlib import Path
 
 import pytest
 
 from tests.services import Lines
+from tests.support import ROOT
 
 pytest.importorskip("bcrypt", reason="Twisted Conch's libraries are not here: pip install 'distbal[ssh]'")
 
@@ -21,7 +24,6 @@ from twisted.conch.ssh.keys import Key
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 
-from distbal import manhole
 from distbal.complaints import Complaints
 from distbal.manhole import authorized
 from distbal.manhole.authorized import AuthorizedKeys, Entry
@@ -222,5 +224,10 @@ def test_a_host_key_that_cannot_be_made(tmp_path: Path) -> None:
         host_key(str(tmp_path))
 
 
-def test_where_it_is_there() -> None:
-    assert manhole.why_unavailable() == ""
+@pytest.mark.parametrize(
+    ("missing", "why"), [("", ""), ("bcrypt", "the manhole needs bcrypt, which is not installed: pip install 'distbal[ssh]'")]
+)
+def test_where_there_can_be_none(missing: str, why: str) -> None:
+    program = f"import sys; sys.modules[{missing!r}] = None\nfrom distbal import manhole; print(manhole.why_unavailable())"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == why

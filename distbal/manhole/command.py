@@ -10,11 +10,11 @@ import json
 import shlex
 from typing import Any
 
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from distbal import tables, verbs
 from distbal.admin import Admin
+from distbal.logs import Logger
 from distbal.manhole.session import Session
 from distbal.verbs import Call, VerbError
 

@@ -12,11 +12,11 @@ from twisted.conch.ssh.factory import SSHFactory
 from twisted.conch.ssh.keys import Key
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
-from twisted.logger import Logger
 
 from distbal.admin import Admin
 from distbal.complaints import Complaints
 from distbal.deadlines import Deadlines
+from distbal.logs import Logger
 from distbal.manhole.authorized import AuthorizedKeys
 from distbal.manhole.command import Command
 from distbal.manhole.hostkey import host_key

@@ -20,8 +20,8 @@ from twisted.conch.ssh.connection import (
     OPEN_RESOURCE_SHORTAGE,
     SSHConnection,
 )
-from twisted.logger import Logger
 
+from distbal.logs import Logger
 from distbal.manhole.transport import MOST_UNREAD, Transport, number
 from distbal.monitors.sshtalk import SILENT
 

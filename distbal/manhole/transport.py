@@ -27,11 +27,11 @@ from twisted.conch.ssh.userauth import (
     MSG_USERAUTH_SUCCESS,
 )
 from twisted.internet.interfaces import IPushProducer, ITCPTransport
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from distbal.admin import Who
+from distbal.logs import Logger
 from distbal.manhole.authorized import ALGORITHMS, Entry
 from distbal.monitors.hostkeys import fingerprint
 from distbal.monitors.sshtalk import CIPHERS, COMPRESSIONS, EXCHANGES, MACS, SILENT, legible
