@@ -341,7 +341,7 @@ def test_statements() -> None:
         ("raise Mistake('a sentence')", [], "a sentence"),
         ("raise Odd", [], "Odd: <exception str() failed>"),
         ("f = lambda: f(); f()", [], "RecursionError: maximum recursion depth exceeded"),
-        ("1 +", [], "SyntaxError: invalid syntax"),
+        ("1 +* 1", [], "SyntaxError: invalid syntax"),
         ("'\\ud800'", [], "'\\ud800'"),
     ],
 )

@@ -103,7 +103,7 @@ def help_on(words: list[str]) -> str:
             verbs.parse(words[:1])
         verb = verbs.VERBS[words[0]]
         example = f"for example: {verb.name} {verb.example}".rstrip()
-        return "\n".join(line for line in (verbs.usage(verb), verb.help, verb.more, example, "") if line) + "\n"
+        return "".join(f"{line}\n" for line in (verbs.usage(verb), verb.help, verb.more, example) if line)
     listed = [(verbs.usage(verb), verb.help) for verb in verbs.VERBS.values()]
     rows = [f"{usage}\n    {text}" for usage, text in listed]
     return "\n".join([*rows, "", f"{JSON} prints an answer as JSON; help VERB says more, and has an example", ""])

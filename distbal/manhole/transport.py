@@ -9,6 +9,7 @@ from __future__ import annotations
 
 # half of Conch has no types
 # mypy: disallow-untyped-calls=false
+import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +27,11 @@ from twisted.conch.ssh.userauth import (
     MSG_USERAUTH_REQUEST,
     MSG_USERAUTH_SUCCESS,
 )
-from twisted.internet.interfaces import IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IPushProducer, ISystemHandle
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from distbal import listening
 from distbal.admin import Who
 from distbal.logs import Logger
 from distbal.manhole.authorized import ALGORITHMS, Entry
@@ -120,9 +122,8 @@ class Transport(SSHServerTransport):
 
     def connectionMade(self) -> None:
         self.peer = _plain(getattr(self.transport.getPeer(), "host", ""))
-        if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(True)
-            self.transport.setTcpKeepAlive(True)
+        if ISystemHandle.providedBy(self.transport):
+            _keep_alive(self.transport.getHandle())
         self.transport.registerProducer(self, True)
         self.factory.begun(self)
         super().connectionMade()
@@ -306,6 +307,15 @@ class Login(SSHService):
         self.transport.sendDisconnect(
             DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE, f"tried to log in {self._requests - 1} times in vain"
         )
+
+
+def _keep_alive(sock: Any) -> None:
+    """Notice when the client vanished. One that is there, and does not read for an hour, may stay."""
+    if not isinstance(sock, socket.socket) or sock.family == socket.AF_UNIX:
+        return
+    listening.keep_alive(sock, relay=True)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
 
 
 def number(data: bytes) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from twisted.internet.defer import Deferred
 from tests.manholes import Manhole, Running, Typist, environment, quick_tables, run
 from tests.services import Lines, connect, until
 from tests.sshd import Keys
-from tests.support import free_port, need
+from tests.support import LoggedErrors, free_port, need
 
 pytest.importorskip("bcrypt", reason="Twisted Conch's libraries are not here: pip install 'distbal[ssh]'")
 pytestmark = [pytest.mark.programs, pytest.mark.usefixtures("descriptors_stay")]
@@ -74,6 +75,31 @@ async def test_what_cannot_be_done_is_said_on_stderr(
     done = await manhole.do(*words)
     assert (done.status, done.out) == (status, "")
     assert sentence in done.err
+
+
+@pytest_twisted.ensureDeferred
+async def test_help_as_a_command(manhole: Manhole) -> None:
+    everything = await manhole.do("help")
+    assert everything.status == 0
+    assert "drain HOST [WHY]\n    give it no new jobs; the running ones end by themselves\n" in everything.out
+    one = await manhole.do("help", "drain")
+    assert one.out.startswith("drain HOST [WHY]\ngive it no new jobs")
+    assert one.out.endswith("for example: drain newbb:3632 'fan broken'\n")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_bug_in_a_verb_is_logged_and_said(
+    manhole: Manhole, logged_errors: LoggedErrors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(manhole.balancer.daemon, "save", broken)
+    done = await manhole.do("drain", "alpha:3632")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == "drain met a bug of distbal's, which is in its log\n"
+    (event,) = logged_errors.flush()
+    assert event["log_failure"].check(ZeroDivisionError)
 
 
 @pytest_twisted.ensureDeferred
@@ -341,6 +367,10 @@ async def test_fifty_sessions_at_once(manhole: Manhole) -> None:
         running.append(one)
     await until(lambda: all(one.out == b"in\n" for one in running), "fifty sessions")
     assert len(manhole.factory.connections) == 50
+    # a client whose machine lost power does not stay for hours
+    for transport in manhole.factory.connections:
+        assert transport.transport.getHandle().getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert transport.transport.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
     for number, one in enumerate(running):
         one.transport.write(b"mine.append(%d); print(mine)\n" % number)
         one.transport.closeStdin()
