@@ -341,6 +341,9 @@ def test_statements() -> None:
         ("raise Mistake('a sentence')", [], "a sentence"),
         ("raise Odd", [], "Odd: <exception str() failed>"),
         ("f = lambda: f(); f()", [], "RecursionError: maximum recursion depth exceeded"),
+        ("-" * 60_000 + "1", [], ""),
+        ("nobody\0", [], ""),
+        ("Odd()", [], "ZeroDivisionError: no"),
         ("1 +* 1", [], "SyntaxError: invalid syntax"),
         ("'\\ud800'", [], "'\\ud800'"),
     ],
@@ -349,6 +352,9 @@ def test_what_a_statement_raises(line: str, ends: list[int], last: str) -> None:
     class Odd(Exception):
         def __str__(self) -> str:
             raise RuntimeError
+
+        def __repr__(self) -> str:
+            raise ZeroDivisionError("no")
 
     one = Session(Mistake=DistbalError, Odd=Odd)
     assert (one.run(line).splitlines() or [""])[-1].endswith(last)
@@ -369,18 +375,27 @@ def test_a_flood_is_cut() -> None:
     assert "a statement has at most" in one.run("'''", *["x" * 60_000] * 20)
 
 
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
 def test_deferreds_are_shown_when_they_are_there() -> None:
     late: Deferred[str] = Deferred()
     wrong: Deferred[str] = Deferred()
-    one = Session(now=succeed(5), late=late, wrong=wrong, failed=fail(DistbalError("a sentence")))
+    unshowable: Deferred[object] = Deferred()
+    one = Session(now=succeed(5), late=late, wrong=wrong, unshowable=unshowable, failed=fail(DistbalError("a sentence")))
     assert one.run("now") == "5\n"
     assert one.run("failed") == "a sentence\n"
     assert one.run("late") == "it is shown when it is there\n"
     one.run("wrong")
+    assert one.run("unshowable") == "it is shown when it is there\n"
+    unshowable.callback(Unshowable())
     late.callback("there")
     wrong.errback(ZeroDivisionError("no"))
-    assert one.told[0] == "'there'"
-    assert one.told[1].strip().endswith("ZeroDivisionError: no")
+    assert one.told[0].startswith("<Unshowable instance at 0x")
+    assert one.told[1] == "'there'"
+    assert one.told[2].strip().endswith("ZeroDivisionError: no")
 
 
 def test_an_answer_is_a_value_and_a_table() -> None:

@@ -107,11 +107,11 @@ class ManholeFactory(SSHFactory):
         return [*self._strangers, *self._known, *self._leaving]
 
     def close(self) -> Deferred[None]:
-        """End all connections; fires when they have ended. New ones are turned away."""
+        """End all connections; fires when they have ended, in 5 s at the latest. New ones are turned away."""
         if self._closed is None:
             self._closed = Deferred()
         for one in self.connections:
-            one.abort()
+            one.take_leave(b"the balancer stops")
         self._look_whether_closed()
         return succeed(None) if self._closed.called else self._closed
 

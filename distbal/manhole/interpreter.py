@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
+from twisted.python.reflect import safe_repr
 
 from distbal.errors import DistbalError
 
@@ -75,6 +76,9 @@ class Interpreter(code.InteractiveInterpreter):
         try:
             with redirect_stdout(printed), redirect_stderr(printed):
                 more = self.runsource("\n".join(self._lines), "<shell>")
+        except BaseException as error:  # noqa: BLE001 - what it is worth cannot be shown, or it is too deep for the compiler
+            self._explain(error)
+            more = False
         finally:
             sys.displayhook = before
         if not more:
@@ -140,7 +144,10 @@ class Interpreter(code.InteractiveInterpreter):
             came = True
             self.write(text + "\n") if running else self._tell(text)
 
-        value.addCallbacks(lambda result: tell(repr(result)), lambda failure: tell(explained(failure)))
+        def shown(result: object) -> None:
+            tell(safe_repr(result))  # type: ignore[no-untyped-call]
+
+        value.addCallbacks(shown, lambda failure: tell(explained(failure)))
         if not came:
             self.write("it is shown when it is there\n")
         running = False

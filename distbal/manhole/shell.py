@@ -266,7 +266,8 @@ def banner(who: str) -> str:
     """What somebody sees first."""
     return (
         f"distbal {__version__} on {socket.gethostname()}, Python {platform.python_version()}; you are {who}\n"
-        "A statement that blocks, blocks the balancer; no verb does. help() lists the verbs, Tab completes, Ctrl-D ends.\n"
+        "A statement that blocks, blocks the balancer; no verb does.\n"
+        "help() lists the verbs, Tab completes, Ctrl-D ends.\n"
     )
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.conch.ssh.common import NS, getNS
 from twisted.conch.ssh.service import SSHService
 from twisted.conch.ssh.transport import (
+    DISCONNECT_BY_APPLICATION,
     DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE,
     DISCONNECT_PROTOCOL_ERROR,
     DISCONNECT_TOO_MANY_CONNECTIONS,
@@ -109,6 +110,14 @@ class Transport(SSHServerTransport):
         """End it at once."""
         self.over = True
         self.transport.abortConnection()
+
+    def take_leave(self, why: bytes) -> None:
+        """End it, and say why to the client, if that listens."""
+        if self.over or self._full or not self.gotVersion:
+            self.abort()
+        else:
+            super().sendDisconnect(DISCONNECT_BY_APPLICATION, why)
+            self._close()
 
     def log_in(self, entry: Entry) -> str:
         """Somebody has shown that a key is theirs. Why they may not in, or "" and they are."""
@@ -305,7 +314,8 @@ class Login(SSHService):
 
     def _enough(self) -> None:
         self.transport.sendDisconnect(
-            DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE, f"tried to log in {self._requests - 1} times in vain"
+            DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE,
+            f"tried to log in {self._requests - 1} times in vain",
         )
 
 

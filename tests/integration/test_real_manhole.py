@@ -271,6 +271,28 @@ async def test_lines_from_a_pipe(manhole: Manhole) -> None:
     assert (await manhole.run("-T", said=b"exit(3)\nprint('not any more')\n")).out == ""
 
 
+@pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
+@pytest_twisted.ensureDeferred
+async def test_host_keys_of_other_types(tmp_path: Path, keys: Keys, kind: str) -> None:
+    host_key = tmp_path / "ssh_host_ed25519_key"
+    host_key.touch(0o600)
+    host_key.write_bytes(keys.private(f"host_{kind}").read_bytes())
+    one = Manhole(tmp_path, keys)
+    one.listen()
+    assert (await one.do("up", "alpha:3632")).out == "alpha:3632 was ready already\n"
+    await one.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_end_is_said(manhole: Manhole) -> None:
+    one = Typist.at(manhole.command("-o", "LogLevel=INFO"))
+    await one.prompted()
+    await manhole.factory.close()
+    done = await one.ended
+    assert done.status == 255
+    assert "the balancer stops" in done.out
+
+
 # -- those who are not let in
 
 
