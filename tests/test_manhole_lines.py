@@ -296,7 +296,11 @@ def test_the_example_of_each_verb_is_a_call_of_it(verb: Any) -> None:
 
     exec(verbcalls.example(verb), {verb.name: verbcalls.VerbCall(verb, do)})  # noqa: S102
     assert parse(said[0]).verb is verb
-    assert verbcalls.example(verb) in verbcalls.help_list()
+    wide, narrow = verbcalls.help_list(None).splitlines(), verbcalls.help_list(80).splitlines()
+    (line,) = [line for line in wide if line.startswith(verbcalls.example(verb))]
+    assert line.endswith(f"  {verb.help}")
+    assert narrow[narrow.index(verbcalls.example(verb)) + 1] == f"    {verb.help}"
+    assert max(map(len, wide)) < 160
     assert verbcalls.example(verb) in verbcalls.help_text(verb)
 
 

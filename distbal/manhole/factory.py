@@ -83,11 +83,8 @@ class ManholeFactory(SSHFactory):
         namespace: Mapping[str, object],
         wall: Callable[[], float],
     ) -> None:
-        key = host_key(settings.host_key)
-        self.publicKeys: dict[bytes, Key] = {key.sshType(): key.public()}
-        self.privateKeys: dict[bytes, Key] = {key.sshType(): key}
         self.complain = Complaints(self.log, reactor.seconds)
-        self.keys = AuthorizedKeys(settings.authorized_keys, self.complain)
+        self.configure(settings)
         self.wall = wall
         self._admin = admin
         self.clock = reactor
@@ -99,6 +96,16 @@ class ManholeFactory(SSHFactory):
         self._grace: Deadlines[Transport] = Deadlines(reactor, GRACE, self._too_slow)
         self._leave: Deadlines[Transport] = Deadlines(reactor, LEAVE, Transport.abort)
         self._closed: Deferred[None] | None = None
+
+    def configure(self, settings: Settings) -> None:
+        """Go by these from now on, for whoever comes next.
+
+        :raises DistbalError: there can be no host key; nothing has changed. The text is for the user.
+        """
+        key = host_key(settings.host_key)
+        self.publicKeys: dict[bytes, Key] = {key.sshType(): key.public()}
+        self.privateKeys: dict[bytes, Key] = {key.sshType(): key}
+        self.keys = AuthorizedKeys(settings.authorized_keys, self.complain)
         self.log.info("manhole: {count} keys may log in ({path})", count=len(self.keys.read()), path=self.keys.path)
 
     @property

@@ -136,7 +136,7 @@ class Shell:
 
     def _help(self, *about: object) -> None:
         if not about:
-            text = verbcalls.help_list()
+            text = verbcalls.help_list(None if self._session.pty is None else self._session.pty.width)
             if self._live:
                 text += f"\n\nThe live objects: {', '.join(self._live)}. help(drain) says more of one verb."
         elif isinstance(about[0], VerbCall):
