@@ -19,6 +19,8 @@ from distbal.manhole.session import Session
 from distbal.verbs import Call, VerbError
 
 DONE, CANNOT, WRONG = 0, 1, 2
+#: characters of a command
+MOST_COMMAND = 8192
 #: asks for the answer as JSON, anywhere among the words
 JSON = "--json"
 
@@ -30,6 +32,9 @@ class Command:
 
     def __init__(self, admin: Admin, session: Session, text: str) -> None:
         self._session = session
+        if len(text) > MOST_COMMAND:
+            self._fail(f"a command has at most {MOST_COMMAND} characters", WRONG)
+            return
         try:
             words = shlex.split(text)
         except ValueError as error:

@@ -17,8 +17,10 @@ from twisted.python.reflect import safe_repr
 
 from distbal.errors import DistbalError
 
-#: characters that one statement may print, and those of a statement of several lines
-MOST_PRINTED, MOST_SOURCE = 1_000_000, 1_000_000
+#: characters that one statement may print
+MOST_PRINTED = 1_000_000
+#: characters of a statement; one of many lines is compiled with each of them, to see whether it is whole
+MOST_SOURCE = 65_536
 CUT = f"\n... cut: a statement may print {MOST_PRINTED} characters\n"
 #: bytes of a value that is kept as ``_``
 MOST_KEPT = 1_000_000
@@ -69,7 +71,7 @@ class Interpreter(code.InteractiveInterpreter):
         self._size += len(line) + 1
         if self._size > MOST_SOURCE:
             self.reset()
-            return False, f"a statement has at most {MOST_SOURCE} characters"
+            return False, f"a statement has at most {MOST_SOURCE} characters\n"
         self._printed = printed = Printed()
         before = sys.displayhook
         sys.displayhook = self._show

@@ -63,6 +63,9 @@ async def test_answers_are_tables_or_json(manhole: Manhole) -> None:
     [
         (("drain", "nobody"), 1, 'no host is called "nobody"; hosts lists them'),
         (("drain",), 2, "drain takes a host, and a reason if you like: drain HOST [WHY]"),
+        (("drain", "alpha:3632", "x" * 9000), 2, "a command has at most 8192 characters"),
+        (("drain", "alpha:3632", "x" * 400), 2, "a reason has at most 300 characters, and this one 400"),
+        ((" ",), 2, "say what to do: status, hosts, "),
         (("1+1",), 2, 'there is no "1+1"'),
         (("drain", "'newbb"), 2, "No closing quotation: drain 'newbb"),
         (("help", "drian"), 2, 'there is no "drian": did you mean drain?'),
