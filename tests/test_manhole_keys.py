@@ -19,6 +19,8 @@ from tests.support import ROOT
 pytest.importorskip("bcrypt", reason="Twisted Conch's libraries are not here: pip install 'distbal[ssh]'")
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.conch.ssh.common import MP, NS
 from twisted.conch.ssh.keys import Key
 from twisted.internet.task import Clock
@@ -107,6 +109,14 @@ HUGE_RSA = "ssh-rsa " + b64encode(NS(b"ssh-rsa") + MP(65537) + MP(1 << 20_000 | 
 )
 def test_lines_that_do_not_count(text: str, why: str) -> None:
     assert why in why_not(text)
+
+
+@given(st.one_of(st.text(), st.builds("{}{}{}".format, st.text(), st.just(line(ED)), st.text())))
+def test_whatever_stands_in_the_file(text: str) -> None:
+    entries, wrong = authorized.parse(text)
+    assert len(entries) <= 2
+    assert all(why for _, why in wrong)
+    assert all(entry.name.isprintable() for entry in entries.values())
 
 
 def keys_in(path: Path) -> AuthorizedKeys:

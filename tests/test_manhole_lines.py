@@ -10,6 +10,8 @@ import pytest
 pytest.importorskip("bcrypt", reason="Twisted Conch's libraries are not here: pip install 'distbal[ssh]'")
 
 import pyte
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
@@ -209,6 +211,22 @@ def test_a_control_sequence_without_end() -> None:
     assert one.user.lines == ["ok"]
     one.type(b"\x1b[999x\x1b[1;1R\x1b[24~\x1bOP\x1bz\x00\x1f\xff\r")
     assert one.user.lines == ["ok", "\ufffd"]
+
+
+@given(
+    st.lists(
+        st.one_of(st.binary(max_size=40), st.sampled_from([b"\x1b[A", b"\x1b[3~", b"\t", b"\r", "数".encode()])), max_size=20
+    )
+)
+def test_whatever_is_typed(typed: list[bytes]) -> None:
+    one = Screen(width=20)
+    one.user.possible = (0, ["ab", "abc"])
+    for data in typed:
+        one.type(data)
+        assert 0 <= one.terminal.editor.cursor <= len(one.terminal.editor.text)
+        # the terminal is asked for nothing that it does not know
+        assert one.screen.cursor.x < 20
+    assert all("\n" not in line and "\r" not in line for line in one.user.lines)
 
 
 def test_texts_side_by_side() -> None:

@@ -14,6 +14,8 @@ import pytest
 pytest.importorskip("bcrypt", reason="Twisted Conch's libraries are not here: pip install 'distbal[ssh]'")
 
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from twisted.conch.ssh import connection as messages
 from twisted.conch.ssh.common import MP, NS, getNS
 from twisted.conch.ssh.keys import Key
@@ -321,6 +323,17 @@ def test_what_is_no_ssh(place: Place, said: bytes, why: str, at_once: bool) -> N
     assert server.over
     assert why in lines
     server.connectionLost()
+
+
+@given(st.lists(st.binary(min_size=1, max_size=200), min_size=1, max_size=5), st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+def test_noise(place: Place, noise: list[bytes], begins_well: bool) -> None:
+    server, wire = place.factory.buildProtocol(None), Wire()
+    server.makeConnection(wire)
+    for data in [b"SSH-2.0-noise\r\n", *noise] if begins_well else noise:
+        server.dataReceived(data)
+    server.connectionLost()
+    assert place.factory.connections == []
 
 
 def test_what_was_not_agreed_on(place: Place) -> None:

@@ -81,6 +81,35 @@ async def test_what_cannot_be_done_is_said_on_stderr(
 
 
 @pytest_twisted.ensureDeferred
+async def test_keys_of_each_type(manhole: Manhole) -> None:
+    for key in manhole.users:
+        done = await manhole.run("--", "up", "alpha:3632", key=key)
+        assert (done.status, done.out, done.err) == (0, "alpha:3632 was ready already\n", "")
+
+
+@pytest_twisted.ensureDeferred
+async def test_keys_are_exchanged_anew_in_the_middle(manhole: Manhole) -> None:
+    done = await manhole.run("-o", "RekeyLimit=300K", said=b"print('x' * 500_000)\n" * 6)
+    assert done.status == 0
+    assert done.out == ("x" * 500_000 + "\n") * 6
+
+
+@pytest_twisted.ensureDeferred
+async def test_several_sessions_on_one_connection(manhole: Manhole) -> None:
+    control = ("-o", f"ControlPath={manhole.directory / 'c'}")
+    first = Running(None)
+    command = manhole.command("-o", "ControlMaster=yes", *control)
+    reactor.spawnProcess(first, command[0], command, environment())
+    first.transport.write(b"print('in')\n")
+    await until(lambda: first.out == b"in\n", "the first")
+    for _ in range(12):
+        assert (await manhole.run(*control, "--", "up", "beta:3632")).out == "beta:3632 was ready already\n"
+    assert len(manhole.factory.connections) == 1
+    first.transport.closeStdin()
+    assert (await first.ended).status == 0
+
+
+@pytest_twisted.ensureDeferred
 async def test_help_as_a_command(manhole: Manhole) -> None:
     everything = await manhole.do("help")
     assert everything.status == 0
