@@ -6,22 +6,26 @@ from __future__ import annotations
 # mypy: disallow-untyped-calls=false
 import os
 import stat
+import subprocess
+import sys
 from base64 import b64encode
 from pathlib import Path
 
 import pytest
 
 from tests.services import Lines
+from tests.support import ROOT
 
 pytest.importorskip("bcrypt", reason="Twisted Conch's libraries are not here: pip install 'distbal[ssh]'")
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.conch.ssh.common import MP, NS
 from twisted.conch.ssh.keys import Key
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 
-from distbal import manhole
 from distbal.complaints import Complaints
 from distbal.manhole import authorized
 from distbal.manhole.authorized import AuthorizedKeys, Entry
@@ -105,6 +109,14 @@ HUGE_RSA = "ssh-rsa " + b64encode(NS(b"ssh-rsa") + MP(65537) + MP(1 << 20_000 | 
 )
 def test_lines_that_do_not_count(text: str, why: str) -> None:
     assert why in why_not(text)
+
+
+@given(st.one_of(st.text(), st.builds("{}{}{}".format, st.text(), st.just(line(ED)), st.text())))
+def test_whatever_stands_in_the_file(text: str) -> None:
+    entries, wrong = authorized.parse(text)
+    assert len(entries) <= 2
+    assert all(why for _, why in wrong)
+    assert all(entry.name.isprintable() for entry in entries.values())
 
 
 def keys_in(path: Path) -> AuthorizedKeys:
@@ -222,5 +234,10 @@ def test_a_host_key_that_cannot_be_made(tmp_path: Path) -> None:
         host_key(str(tmp_path))
 
 
-def test_where_it_is_there() -> None:
-    assert manhole.why_unavailable() == ""
+@pytest.mark.parametrize(
+    ("missing", "why"), [("", ""), ("bcrypt", "the manhole needs bcrypt, which is not installed: pip install 'distbal[ssh]'")]
+)
+def test_where_there_can_be_none(missing: str, why: str) -> None:
+    program = f"import sys; sys.modules[{missing!r}] = None\nfrom distbal import manhole; print(manhole.why_unavailable())"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == why

@@ -10,6 +10,8 @@ import pytest
 pytest.importorskip("bcrypt", reason="Twisted Conch's libraries are not here: pip install 'distbal[ssh]'")
 
 import pyte
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
@@ -211,6 +213,22 @@ def test_a_control_sequence_without_end() -> None:
     assert one.user.lines == ["ok", "\ufffd"]
 
 
+@given(
+    st.lists(
+        st.one_of(st.binary(max_size=40), st.sampled_from([b"\x1b[A", b"\x1b[3~", b"\t", b"\r", "数".encode()])), max_size=20
+    )
+)
+def test_whatever_is_typed(typed: list[bytes]) -> None:
+    one = Screen(width=20)
+    one.user.possible = (0, ["ab", "abc"])
+    for data in typed:
+        one.type(data)
+        assert 0 <= one.terminal.editor.cursor <= len(one.terminal.editor.text)
+        # the terminal is asked for nothing that it does not know
+        assert one.screen.cursor.x < 20
+    assert all("\n" not in line and "\r" not in line for line in one.user.lines)
+
+
 def test_texts_side_by_side() -> None:
     assert in_columns(["a", "bb", "c", "d"], 9) == ["a   c", "bb  d"]
     assert in_columns(["x" * 50], 20) == ["x" * 19]
@@ -296,7 +314,11 @@ def test_the_example_of_each_verb_is_a_call_of_it(verb: Any) -> None:
 
     exec(verbcalls.example(verb), {verb.name: verbcalls.VerbCall(verb, do)})  # noqa: S102
     assert parse(said[0]).verb is verb
-    assert verbcalls.example(verb) in verbcalls.help_list()
+    wide, narrow = verbcalls.help_list(None).splitlines(), verbcalls.help_list(80).splitlines()
+    (line,) = [line for line in wide if line.startswith(verbcalls.example(verb))]
+    assert line.endswith(f"  {verb.help}")
+    assert narrow[narrow.index(verbcalls.example(verb)) + 1] == f"    {verb.help}"
+    assert max(map(len, wide)) < 160
     assert verbcalls.example(verb) in verbcalls.help_text(verb)
 
 
@@ -341,7 +363,10 @@ def test_statements() -> None:
         ("raise Mistake('a sentence')", [], "a sentence"),
         ("raise Odd", [], "Odd: <exception str() failed>"),
         ("f = lambda: f(); f()", [], "RecursionError: maximum recursion depth exceeded"),
-        ("1 +", [], "SyntaxError: invalid syntax"),
+        ("-" * 60_000 + "1", [], ""),
+        ("nobody\0", [], ""),
+        ("Odd()", [], "ZeroDivisionError: no"),
+        ("1 +* 1", [], "SyntaxError: invalid syntax"),
         ("'\\ud800'", [], "'\\ud800'"),
     ],
 )
@@ -349,6 +374,9 @@ def test_what_a_statement_raises(line: str, ends: list[int], last: str) -> None:
     class Odd(Exception):
         def __str__(self) -> str:
             raise RuntimeError
+
+        def __repr__(self) -> str:
+            raise ZeroDivisionError("no")
 
     one = Session(Mistake=DistbalError, Odd=Odd)
     assert (one.run(line).splitlines() or [""])[-1].endswith(last)
@@ -369,18 +397,27 @@ def test_a_flood_is_cut() -> None:
     assert "a statement has at most" in one.run("'''", *["x" * 60_000] * 20)
 
 
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
 def test_deferreds_are_shown_when_they_are_there() -> None:
     late: Deferred[str] = Deferred()
     wrong: Deferred[str] = Deferred()
-    one = Session(now=succeed(5), late=late, wrong=wrong, failed=fail(DistbalError("a sentence")))
+    unshowable: Deferred[object] = Deferred()
+    one = Session(now=succeed(5), late=late, wrong=wrong, unshowable=unshowable, failed=fail(DistbalError("a sentence")))
     assert one.run("now") == "5\n"
     assert one.run("failed") == "a sentence\n"
     assert one.run("late") == "it is shown when it is there\n"
     one.run("wrong")
+    assert one.run("unshowable") == "it is shown when it is there\n"
+    unshowable.callback(Unshowable())
     late.callback("there")
     wrong.errback(ZeroDivisionError("no"))
-    assert one.told[0] == "'there'"
-    assert one.told[1].strip().endswith("ZeroDivisionError: no")
+    assert one.told[0].startswith("<Unshowable instance at 0x")
+    assert one.told[1] == "'there'"
+    assert one.told[2].strip().endswith("ZeroDivisionError: no")
 
 
 def test_an_answer_is_a_value_and_a_table() -> None:

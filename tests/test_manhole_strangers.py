@@ -14,6 +14,8 @@ import pytest
 pytest.importorskip("bcrypt", reason="Twisted Conch's libraries are not here: pip install 'distbal[ssh]'")
 
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from twisted.conch.ssh import connection as messages
 from twisted.conch.ssh.common import MP, NS, getNS
 from twisted.conch.ssh.keys import Key
@@ -33,6 +35,7 @@ from twisted.test.iosim import FakeTransport, IOPump, connect
 
 from distbal.manhole import factory as bounds
 from distbal.manhole.factory import ManholeFactory, make_factory
+from distbal.manhole.hostkey import HostKeyError
 from distbal.manhole.transport import MOST_TRIES, Transport
 from distbal.monitors.sshtalk import SILENT
 from tests.manholes import Balancer, Settings, quick_tables
@@ -322,6 +325,17 @@ def test_what_is_no_ssh(place: Place, said: bytes, why: str, at_once: bool) -> N
     server.connectionLost()
 
 
+@given(st.lists(st.binary(min_size=1, max_size=200), min_size=1, max_size=5), st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+def test_noise(place: Place, noise: list[bytes], begins_well: bool) -> None:
+    server, wire = place.factory.buildProtocol(None), Wire()
+    server.makeConnection(wire)
+    for data in [b"SSH-2.0-noise\r\n", *noise] if begins_well else noise:
+        server.dataReceived(data)
+    server.connectionLost()
+    assert place.factory.connections == []
+
+
 def test_what_was_not_agreed_on(place: Place) -> None:
     client = place.client()
     client.sendPacket(MSG_KEX_DH_GEX_REQUEST, struct.pack(">3L", 1024, 8192, 8192))
@@ -408,6 +422,33 @@ def test_a_pasted_flood_is_taken_line_by_line(place: Place, client: Client) -> N
     place.pump()
     assert shown(client.heard.take()) == b"50\n"
     assert not session.is_held
+
+
+def test_ctrl_c_takes_back_what_was_pasted(place: Place, client: Client) -> None:
+    place.asks(client, b"pty-req", NS(b"xterm") + struct.pack(">4L", 80, 24, 0, 0) + NS(b""))
+    place.asks(client, b"shell")
+    for text in (b"n = []\r" + b"n.append(1)\r" * 50, b"n.append(2)\r\x03", b"n.append(3)\r"):
+        client.sendPacket(messages.MSG_CHANNEL_DATA, struct.pack(">L", 0) + NS(text))
+        place.pumps[0].flush()
+    place.pump()
+    (session,) = place.factory.connections[0].service.channels.values()
+    assert session._program.names["n"] == [3]
+    assert b"^C" in shown(client.heard.take())
+
+
+def test_other_keys_from_a_file_that_was_read_again(place: Place, tmp_path: Path) -> None:
+    before, staying = place.client(), place.client()
+    place.logs_in(staying)
+    authorized = tmp_path / "others"
+    authorized.write_bytes(STRANGE.public().toString("openssh"))
+    authorized.chmod(0o600)
+    with pytest.raises(HostKeyError, match="there is no directory"):
+        place.factory.configure(Settings(str(authorized), str(tmp_path / "none" / "host_key")))
+    assert place.logs_in(before) == MSG_USERAUTH_SUCCESS
+    place.factory.configure(Settings(str(authorized), str(tmp_path / "host_key")))
+    assert place.logs_in(place.client()) == MSG_USERAUTH_FAILURE
+    assert place.logs_in(place.client(), STRANGE) == MSG_USERAUTH_SUCCESS
+    assert place.opens(staying) == messages.MSG_CHANNEL_OPEN_CONFIRMATION
 
 
 def test_statements_wait_for_the_client_to_read(place: Place) -> None:

@@ -7,15 +7,16 @@ What each file holds: ``authorized`` whose key opens it; ``hostkey`` its own key
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
-#: what Conch needs beside Twisted, and the sentence for those who lack it
-_LIBRARIES = ("cryptography", "bcrypt", "pyasn1")
+from importlib import import_module
 
 
 def why_unavailable() -> str:
     """Why there can be no manhole here, for the user; "" where there can."""
-    missing = [name for name in _LIBRARIES if find_spec(name) is None]
-    if missing:
-        return f"the manhole needs {', '.join(missing)}: pip install 'distbal[ssh]'"
+    try:
+        import_module("distbal.manhole.factory")
+    except ImportError as error:
+        # a part of distbal that is missing is another matter
+        if error.name is None or error.name.startswith("distbal"):
+            raise
+        return f"the manhole needs {error.name}, which is not installed: pip install 'distbal[ssh]'"
     return ""

@@ -10,15 +10,17 @@ import json
 import shlex
 from typing import Any
 
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from distbal import tables, verbs
 from distbal.admin import Admin
+from distbal.logs import Logger
 from distbal.manhole.session import Session
 from distbal.verbs import Call, VerbError
 
 DONE, CANNOT, WRONG = 0, 1, 2
+#: characters of a command
+MOST_COMMAND = 8192
 #: asks for the answer as JSON, anywhere among the words
 JSON = "--json"
 
@@ -30,6 +32,9 @@ class Command:
 
     def __init__(self, admin: Admin, session: Session, text: str) -> None:
         self._session = session
+        if len(text) > MOST_COMMAND:
+            self._fail(f"a command has at most {MOST_COMMAND} characters", WRONG)
+            return
         try:
             words = shlex.split(text)
         except ValueError as error:
@@ -103,7 +108,7 @@ def help_on(words: list[str]) -> str:
             verbs.parse(words[:1])
         verb = verbs.VERBS[words[0]]
         example = f"for example: {verb.name} {verb.example}".rstrip()
-        return "\n".join(line for line in (verbs.usage(verb), verb.help, verb.more, example, "") if line) + "\n"
+        return "".join(f"{line}\n" for line in (verbs.usage(verb), verb.help, verb.more, example) if line)
     listed = [(verbs.usage(verb), verb.help) for verb in verbs.VERBS.values()]
     rows = [f"{usage}\n    {text}" for usage, text in listed]
     return "\n".join([*rows, "", f"{JSON} prints an answer as JSON; help VERB says more, and has an example", ""])

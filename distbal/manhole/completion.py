@@ -45,7 +45,7 @@ def _completions(text: str, namespace: dict[str, Any], hosts: Iterable[str]) -> 
     try:
         # it may run what an attribute does
         found = completer.attr_matches(name[0]) if "." in name[0] else completer.global_matches(name[0])
-    except Exception:  # noqa: BLE001 - of whatever object that is: there is nothing to complete
+    except BaseException:  # noqa: BLE001 - of whatever object that is: there is nothing to complete
         found = []
     # a call that takes nothing is not to be made by chance
     return name.start(), sorted({one.removesuffix(")").removesuffix(" ") for one in found})[:MOST]

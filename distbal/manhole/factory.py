@@ -12,11 +12,11 @@ from twisted.conch.ssh.factory import SSHFactory
 from twisted.conch.ssh.keys import Key
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
-from twisted.logger import Logger
 
 from distbal.admin import Admin
 from distbal.complaints import Complaints
 from distbal.deadlines import Deadlines
+from distbal.logs import Logger
 from distbal.manhole.authorized import AuthorizedKeys
 from distbal.manhole.command import Command
 from distbal.manhole.hostkey import host_key
@@ -83,11 +83,8 @@ class ManholeFactory(SSHFactory):
         namespace: Mapping[str, object],
         wall: Callable[[], float],
     ) -> None:
-        key = host_key(settings.host_key)
-        self.publicKeys: dict[bytes, Key] = {key.sshType(): key.public()}
-        self.privateKeys: dict[bytes, Key] = {key.sshType(): key}
         self.complain = Complaints(self.log, reactor.seconds)
-        self.keys = AuthorizedKeys(settings.authorized_keys, self.complain)
+        self.configure(settings)
         self.wall = wall
         self._admin = admin
         self.clock = reactor
@@ -99,6 +96,16 @@ class ManholeFactory(SSHFactory):
         self._grace: Deadlines[Transport] = Deadlines(reactor, GRACE, self._too_slow)
         self._leave: Deadlines[Transport] = Deadlines(reactor, LEAVE, Transport.abort)
         self._closed: Deferred[None] | None = None
+
+    def configure(self, settings: Settings) -> None:
+        """Go by these from now on, for whoever comes next.
+
+        :raises DistbalError: there can be no host key; nothing has changed. The text is for the user.
+        """
+        key = host_key(settings.host_key)
+        self.publicKeys: dict[bytes, Key] = {key.sshType(): key.public()}
+        self.privateKeys: dict[bytes, Key] = {key.sshType(): key}
+        self.keys = AuthorizedKeys(settings.authorized_keys, self.complain)
         self.log.info("manhole: {count} keys may log in ({path})", count=len(self.keys.read()), path=self.keys.path)
 
     def configure(self, settings: Settings) -> None:
@@ -111,11 +118,11 @@ class ManholeFactory(SSHFactory):
         return [*self._strangers, *self._known, *self._leaving]
 
     def close(self) -> Deferred[None]:
-        """End all connections; fires when they have ended. New ones are turned away."""
+        """End all connections; fires when they have ended, in 5 s at the latest. New ones are turned away."""
         if self._closed is None:
             self._closed = Deferred()
         for one in self.connections:
-            one.abort()
+            one.take_leave(b"the balancer stops")
         self._look_whether_closed()
         return succeed(None) if self._closed.called else self._closed
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.conch.ssh.keys import EncryptedKeyError, Key
-from twisted.logger import Logger
 
 from distbal.errors import DistbalError
+from distbal.logs import Logger
 from distbal.manhole.files import opened
 from distbal.monitors.hostkeys import fingerprint
 

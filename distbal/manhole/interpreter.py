@@ -13,11 +13,14 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
+from twisted.python.reflect import safe_repr
 
 from distbal.errors import DistbalError
 
-#: characters that one statement may print, and those of a statement of several lines
-MOST_PRINTED, MOST_SOURCE = 1_000_000, 1_000_000
+#: characters that one statement may print
+MOST_PRINTED = 1_000_000
+#: characters of a statement; one of many lines is compiled with each of them, to see whether it is whole
+MOST_SOURCE = 65_536
 CUT = f"\n... cut: a statement may print {MOST_PRINTED} characters\n"
 #: bytes of a value that is kept as ``_``
 MOST_KEPT = 1_000_000
@@ -68,13 +71,16 @@ class Interpreter(code.InteractiveInterpreter):
         self._size += len(line) + 1
         if self._size > MOST_SOURCE:
             self.reset()
-            return False, f"a statement has at most {MOST_SOURCE} characters"
+            return False, f"a statement has at most {MOST_SOURCE} characters\n"
         self._printed = printed = Printed()
         before = sys.displayhook
         sys.displayhook = self._show
         try:
             with redirect_stdout(printed), redirect_stderr(printed):
                 more = self.runsource("\n".join(self._lines), "<shell>")
+        except BaseException as error:  # noqa: BLE001 - what it is worth cannot be shown, or it is too deep for the compiler
+            self._explain(error)
+            more = False
         finally:
             sys.displayhook = before
         if not more:
@@ -140,7 +146,10 @@ class Interpreter(code.InteractiveInterpreter):
             came = True
             self.write(text + "\n") if running else self._tell(text)
 
-        value.addCallbacks(lambda result: tell(repr(result)), lambda failure: tell(explained(failure)))
+        def shown(result: object) -> None:
+            tell(safe_repr(result))  # type: ignore[no-untyped-call]
+
+        value.addCallbacks(shown, lambda failure: tell(explained(failure)))
         if not came:
             self.write("it is shown when it is there\n")
         running = False

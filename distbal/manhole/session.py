@@ -20,8 +20,8 @@ from twisted.conch.ssh.connection import (
     OPEN_RESOURCE_SHORTAGE,
     SSHConnection,
 )
-from twisted.logger import Logger
 
+from distbal.logs import Logger
 from distbal.manhole.transport import MOST_UNREAD, Transport, number
 from distbal.monitors.sshtalk import SILENT
 
@@ -175,7 +175,7 @@ class Session(SSHChannel):
     def hold(self, is_held: bool) -> None:
         """Whether the client is asked for no more, for now."""
         before, self.is_held = self.is_held, is_held
-        if before and not is_held and self.is_open:
+        if before and not is_held and self.is_open and self.localWindowLeft < self.localWindowSize:
             self.conn.adjustWindow(self, self.localWindowSize - self.localWindowLeft)
 
     def asked(self, kind: bytes, data: bytes) -> bool | Callable[[], None]:

@@ -136,7 +136,7 @@ class Shell:
 
     def _help(self, *about: object) -> None:
         if not about:
-            text = verbcalls.help_list()
+            text = verbcalls.help_list(None if self._session.pty is None else self._session.pty.width)
             if self._live:
                 text += f"\n\nThe live objects: {', '.join(self._live)}. help(drain) says more of one verb."
         elif isinstance(about[0], VerbCall):
@@ -266,7 +266,8 @@ def banner(who: str) -> str:
     """What somebody sees first."""
     return (
         f"distbal {__version__} on {socket.gethostname()}, Python {platform.python_version()}; you are {who}\n"
-        "A statement that blocks, blocks the balancer; no verb does. help() lists the verbs, Tab completes, Ctrl-D ends.\n"
+        "A statement that blocks, blocks the balancer; no verb does.\n"
+        "help() lists the verbs, Tab completes, Ctrl-D ends.\n"
     )
 
 

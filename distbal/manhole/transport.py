@@ -9,12 +9,14 @@ from __future__ import annotations
 
 # half of Conch has no types
 # mypy: disallow-untyped-calls=false
+import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
 from twisted.conch.ssh.common import NS, getNS
 from twisted.conch.ssh.service import SSHService
 from twisted.conch.ssh.transport import (
+    DISCONNECT_BY_APPLICATION,
     DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE,
     DISCONNECT_PROTOCOL_ERROR,
     DISCONNECT_TOO_MANY_CONNECTIONS,
@@ -26,12 +28,13 @@ from twisted.conch.ssh.userauth import (
     MSG_USERAUTH_REQUEST,
     MSG_USERAUTH_SUCCESS,
 )
-from twisted.internet.interfaces import IPushProducer, ITCPTransport
-from twisted.logger import Logger
+from twisted.internet.interfaces import IPushProducer, ISystemHandle
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from distbal import listening
 from distbal.admin import Who
+from distbal.logs import Logger
 from distbal.manhole.authorized import ALGORITHMS, Entry
 from distbal.monitors.hostkeys import fingerprint
 from distbal.monitors.sshtalk import CIPHERS, COMPRESSIONS, EXCHANGES, MACS, SILENT, legible
@@ -108,6 +111,14 @@ class Transport(SSHServerTransport):
         self.over = True
         self.transport.abortConnection()
 
+    def take_leave(self, why: bytes) -> None:
+        """End it, and say why to the client, if that listens."""
+        if self.over or self._full or not self.gotVersion:
+            self.abort()
+        else:
+            super().sendDisconnect(DISCONNECT_BY_APPLICATION, why)
+            self._close()
+
     def log_in(self, entry: Entry) -> str:
         """Somebody has shown that a key is theirs. Why they may not in, or "" and they are."""
         why_not = self.factory.logged_in(self)
@@ -120,9 +131,8 @@ class Transport(SSHServerTransport):
 
     def connectionMade(self) -> None:
         self.peer = _plain(getattr(self.transport.getPeer(), "host", ""))
-        if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(True)
-            self.transport.setTcpKeepAlive(True)
+        if ISystemHandle.providedBy(self.transport):
+            _keep_alive(self.transport.getHandle())
         self.transport.registerProducer(self, True)
         self.factory.begun(self)
         super().connectionMade()
@@ -304,8 +314,18 @@ class Login(SSHService):
 
     def _enough(self) -> None:
         self.transport.sendDisconnect(
-            DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE, f"tried to log in {self._requests - 1} times in vain"
+            DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE,
+            f"tried to log in {self._requests - 1} times in vain",
         )
+
+
+def _keep_alive(sock: Any) -> None:
+    """Notice when the client vanished. One that is there, and does not read for an hour, may stay."""
+    if not isinstance(sock, socket.socket) or sock.family == socket.AF_UNIX:
+        return
+    listening.keep_alive(sock, relay=True)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
 
 
 def number(data: bytes) -> int:

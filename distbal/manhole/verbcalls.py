@@ -147,10 +147,10 @@ def help_text(verb: Verb) -> str:
     return "\n".join(line for line in (verbs.usage(verb), verb.help, verb.more, f"for example: {example(verb)}") if line)
 
 
-def help_list() -> str:
-    """Every verb, with an example."""
+def help_list(width: int | None) -> str:
+    """Every verb, with an example; what it does beside that, or below where the terminal is too narrow."""
     examples = [(example(verb), verb.help) for verb in verbs.VERBS.values()]
-    size = min(44, max(len(call) for call, _ in examples))
-    return "\n".join(
-        f"{call:{size}}  {text}" if len(call) <= size else f"{call}\n{'':{size}}  {text}" for call, text in examples
-    )
+    size = max(len(call) for call, _ in examples)
+    if width is not None and size + 2 + max(len(text) for _, text in examples) >= width:
+        return "\n".join(f"{call}\n{'':4}{text}" for call, text in examples)
+    return "\n".join(f"{call:{size}}  {text}" for call, text in examples)

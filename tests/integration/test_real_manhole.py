@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from twisted.internet.defer import Deferred
 from tests.manholes import Manhole, Running, Typist, environment, quick_tables, run
 from tests.services import Lines, connect, until
 from tests.sshd import Keys
-from tests.support import free_port, need
+from tests.support import LoggedErrors, free_port, need
 
 pytest.importorskip("bcrypt", reason="Twisted Conch's libraries are not here: pip install 'distbal[ssh]'")
 pytestmark = [pytest.mark.programs, pytest.mark.usefixtures("descriptors_stay")]
@@ -62,6 +63,9 @@ async def test_answers_are_tables_or_json(manhole: Manhole) -> None:
     [
         (("drain", "nobody"), 1, 'no host is called "nobody"; hosts lists them'),
         (("drain",), 2, "drain takes a host, and a reason if you like: drain HOST [WHY]"),
+        (("drain", "alpha:3632", "x" * 9000), 2, "a command has at most 8192 characters"),
+        (("drain", "alpha:3632", "x" * 400), 2, "a reason has at most 300 characters, and this one 400"),
+        ((" ",), 2, "say what to do: status, hosts, "),
         (("1+1",), 2, 'there is no "1+1"'),
         (("drain", "'newbb"), 2, "No closing quotation: drain 'newbb"),
         (("help", "drian"), 2, 'there is no "drian": did you mean drain?'),
@@ -74,6 +78,60 @@ async def test_what_cannot_be_done_is_said_on_stderr(
     done = await manhole.do(*words)
     assert (done.status, done.out) == (status, "")
     assert sentence in done.err
+
+
+@pytest_twisted.ensureDeferred
+async def test_keys_of_each_type(manhole: Manhole) -> None:
+    for key in manhole.users:
+        done = await manhole.run("--", "up", "alpha:3632", key=key)
+        assert (done.status, done.out, done.err) == (0, "alpha:3632 was ready already\n", "")
+
+
+@pytest_twisted.ensureDeferred
+async def test_keys_are_exchanged_anew_in_the_middle(manhole: Manhole) -> None:
+    done = await manhole.run("-o", "RekeyLimit=300K", said=b"print('x' * 500_000)\n" * 6)
+    assert done.status == 0
+    assert done.out == ("x" * 500_000 + "\n") * 6
+
+
+@pytest_twisted.ensureDeferred
+async def test_several_sessions_on_one_connection(manhole: Manhole) -> None:
+    control = ("-o", f"ControlPath={manhole.directory / 'c'}")
+    first = Running(None)
+    command = manhole.command("-o", "ControlMaster=yes", *control)
+    reactor.spawnProcess(first, command[0], command, environment())
+    first.transport.write(b"print('in')\n")
+    await until(lambda: first.out == b"in\n", "the first")
+    for _ in range(12):
+        assert (await manhole.run(*control, "--", "up", "beta:3632")).out == "beta:3632 was ready already\n"
+    assert len(manhole.factory.connections) == 1
+    first.transport.closeStdin()
+    assert (await first.ended).status == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_help_as_a_command(manhole: Manhole) -> None:
+    everything = await manhole.do("help")
+    assert everything.status == 0
+    assert "drain HOST [WHY]\n    give it no new jobs; the running ones end by themselves\n" in everything.out
+    one = await manhole.do("help", "drain")
+    assert one.out.startswith("drain HOST [WHY]\ngive it no new jobs")
+    assert one.out.endswith("for example: drain newbb:3632 'fan broken'\n")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_bug_in_a_verb_is_logged_and_said(
+    manhole: Manhole, logged_errors: LoggedErrors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(manhole.balancer.daemon, "save", broken)
+    done = await manhole.do("drain", "alpha:3632")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == "drain met a bug of distbal's, which is in its log\n"
+    (event,) = logged_errors.flush()
+    assert event["log_failure"].check(ZeroDivisionError)
 
 
 @pytest_twisted.ensureDeferred
@@ -245,6 +303,28 @@ async def test_lines_from_a_pipe(manhole: Manhole) -> None:
     assert (await manhole.run("-T", said=b"exit(3)\nprint('not any more')\n")).out == ""
 
 
+@pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
+@pytest_twisted.ensureDeferred
+async def test_host_keys_of_other_types(tmp_path: Path, keys: Keys, kind: str) -> None:
+    host_key = tmp_path / "ssh_host_ed25519_key"
+    host_key.touch(0o600)
+    host_key.write_bytes(keys.private(f"host_{kind}").read_bytes())
+    one = Manhole(tmp_path, keys)
+    one.listen()
+    assert (await one.do("up", "alpha:3632")).out == "alpha:3632 was ready already\n"
+    await one.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_end_is_said(manhole: Manhole) -> None:
+    one = Typist.at(manhole.command("-o", "LogLevel=INFO"))
+    await one.prompted()
+    await manhole.factory.close()
+    done = await one.ended
+    assert done.status == 255
+    assert "the balancer stops" in done.out
+
+
 # -- those who are not let in
 
 
@@ -341,6 +421,10 @@ async def test_fifty_sessions_at_once(manhole: Manhole) -> None:
         running.append(one)
     await until(lambda: all(one.out == b"in\n" for one in running), "fifty sessions")
     assert len(manhole.factory.connections) == 50
+    # a client whose machine lost power does not stay for hours
+    for transport in manhole.factory.connections:
+        assert transport.transport.getHandle().getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert transport.transport.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
     for number, one in enumerate(running):
         one.transport.write(b"mine.append(%d); print(mine)\n" % number)
         one.transport.closeStdin()
