@@ -109,7 +109,7 @@ class Admin:
         :raises VerbError: it cannot be done; nothing has changed. A Deferred may fail with it.
         """
         answer = getattr(self, f"_{call.verb.name}")(who, **call.arguments)
-        if not call.verb.changes:
+        if not call.changes:
             return cast("Answer | Deferred[Answer]", answer)
         if isinstance(answer, Deferred):
             return answer.addCallback(self._note, call, who)
@@ -118,7 +118,7 @@ class Admin:
     def carry_out(self, call: Call, who: Who) -> Deferred[Answer]:
         """The same, for those who can wait: an answer to a change comes when it is kept, and says where it could not be."""
         done: Deferred[Answer] = maybeDeferred(self.do, call, who)  # type: ignore[call-overload]
-        return done.addCallback(self._when_kept) if call.verb.changes else done
+        return done.addCallback(self._when_kept) if call.changes else done
 
     def _note(self, answer: Answer, call: Call, who: Who) -> Answer:
         what = answer["text"]

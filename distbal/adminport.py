@@ -125,7 +125,7 @@ class AdminProtocol(LineOnlyReceiver):
         except VerbError as error:
             return {"ok": False, "error": str(error), "usage": True}
         # an account may have to be asked for over the network
-        name = await deferToThread(account, self._uid) if call.verb.changes else ""
+        name = await deferToThread(account, self._uid) if call.changes else ""
         who = Who(f"{name} for {on_behalf}" if on_behalf else name, "admin socket")
         return {"ok": True, "answer": await self.factory.admin.carry_out(call, who)}
 

@@ -16,8 +16,10 @@ from distbal.adminport import AdminFactory
 from distbal.briefports import StatusFactory, UpdateFactory
 from distbal.complaints import Complaints
 from distbal.config import Settings
-from distbal.errors import ListenError
+from distbal.errors import DistbalError, ListenError
 from distbal.leases import LocalLeases
+from distbal.logs import Logger
+from distbal.model import ManholeModel
 from distbal.ports import Terms
 from distbal.reporter import Reporter
 
@@ -35,6 +37,8 @@ class Frontends:
 
     :ivar makers: by the kind of listener, what makes its factory.
     """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -68,6 +72,7 @@ class Frontends:
         self._callers = AdminFactory(admin, complain, reactor)
         self._web: WebPort | None = None
         self._manhole: ManholeFactory | None = None
+        self._keys: ManholeModel | None = None
         self.makers: dict[str, Callable[[], Any]] = {
             "status": lambda: self.status,
             "update": lambda: self.update,
@@ -82,8 +87,13 @@ class Frontends:
 
     def configure(self) -> None:
         """Go by what the file says now."""
-        if self._manhole is not None:
-            self._manhole.configure(self._settings().manhole)
+        keys = self._settings().manhole
+        if self._manhole is not None and keys != self._keys:
+            self._keys = keys
+            try:
+                self._manhole.configure(keys)
+            except DistbalError as error:
+                self.log.error("the manhole keeps the keys that it had: {why}", why=str(error))
 
     def stop(self) -> list[Deferred[Any]]:
         """The end: everybody is let go, and has gone when these fire."""
@@ -111,5 +121,6 @@ class Frontends:
                 raise ListenError(f"listen.manhole: {why}")
             from distbal.manhole.factory import make_factory
 
-            self._manhole = make_factory(self._admin, self._settings().manhole, self._reactor, self._alive)
+            self._keys = self._settings().manhole
+            self._manhole = make_factory(self._admin, self._keys, self._reactor, self._alive)
         return self._manhole

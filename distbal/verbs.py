@@ -107,6 +107,11 @@ class Call:
     def __str__(self) -> str:
         return shlex.join(self.words)
 
+    @property
+    def changes(self) -> bool:
+        """Whether it changes anything: log alone only tells."""
+        return self.verb.changes and ("level" not in self.arguments or self.arguments["level"] is not None)
+
 
 def parse(words: Sequence[str]) -> Call:
     """Words to a call.

@@ -8,7 +8,7 @@ import os
 import struct
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,6 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-from distbal import tables
 from distbal.admin import Admin
 from distbal.changes import Changes
 from distbal.decisions import Decisions
@@ -311,23 +310,3 @@ class Typist(Running):
     def _set_size(self) -> None:
         size = struct.pack("HHHH", self.screen.lines, self.screen.columns, 0, 0)
         fcntl.ioctl(self.transport.fd, termios.TIOCSWINSZ, size)
-
-
-@contextlib.contextmanager
-def quick_tables() -> Iterator[None]:
-    """Tables of a kind, where there are none yet."""
-    before = tables.render
-
-    def render(verb: Any, answer: Any, *, width: int | None = None, colour: bool = False) -> str:
-        try:
-            return before(verb, answer, width=width, colour=colour)
-        except NotImplementedError:
-            rows = answer.get("hosts", answer.get("changes", []))
-            text = "\n".join([verb.name, *(f"{row.get('name', row.get('verb'))}  {row.get('state', '')}" for row in rows), ""])
-            return "".join(line[:width] + "\n" for line in text.splitlines())
-
-    tables.render = render
-    try:
-        yield
-    finally:
-        tables.render = before

@@ -304,6 +304,7 @@ def test_reload() -> None:
 def test_log() -> None:
     desk = Desk()
     assert desk.text("log") == "the log has what changes too (info)"
+    assert len(desk.admin.changes) == 0
     try:
         assert desk.text("log", "debug") == "the log has each job too (debug)"
         assert desk.each_job

@@ -38,7 +38,7 @@ from distbal.manhole.factory import ManholeFactory, make_factory
 from distbal.manhole.hostkey import HostKeyError
 from distbal.manhole.transport import MOST_TRIES, Transport
 from distbal.monitors.sshtalk import SILENT
-from tests.manholes import Balancer, Settings, quick_tables
+from tests.manholes import Balancer, Settings
 from tests.services import Lines
 
 ED = Key(ed25519.Ed25519PrivateKey.generate())
@@ -170,14 +170,13 @@ def request(
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    with quick_tables():
-        one = Place(tmp_path)
-        yield one
-        closed = one.factory.close()
-        for pump in one.pumps:
-            pump.flush()
-        assert closed.called
-        one.balancer.leases.stop()
+    one = Place(tmp_path)
+    yield one
+    closed = one.factory.close()
+    for pump in one.pumps:
+        pump.flush()
+    assert closed.called
+    one.balancer.leases.stop()
         assert one.clock.getDelayedCalls() == []
 
 

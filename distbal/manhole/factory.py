@@ -108,10 +108,6 @@ class ManholeFactory(SSHFactory):
         self.keys = AuthorizedKeys(settings.authorized_keys, self.complain)
         self.log.info("manhole: {count} keys may log in ({path})", count=len(self.keys.read()), path=self.keys.path)
 
-    def configure(self, settings: Settings) -> None:
-        """Other keys may log in from now on; the host key stays until a restart."""
-        self.keys.path = settings.authorized_keys
-
     @property
     def connections(self) -> list[Transport]:
         """All that there are."""

@@ -13,7 +13,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
-from tests.manholes import Manhole, Running, Typist, environment, quick_tables, run
+from tests.manholes import Manhole, Running, Typist, environment, run
 from tests.services import Lines, connect, until
 from tests.sshd import Keys
 from tests.support import LoggedErrors, free_port, need
@@ -26,10 +26,9 @@ pytestmark = [pytest.mark.programs, pytest.mark.usefixtures("descriptors_stay")]
 def manhole(tmp_path: Path, keys: Keys, descriptors_stay: None) -> Iterator[Manhole]:
     need("ssh")
     one = Manhole(tmp_path, keys)
-    with quick_tables():
-        one.listen()
-        yield one
-        pytest_twisted.blockon(Deferred.fromCoroutine(one.stop()))
+    one.listen()
+    yield one
+    pytest_twisted.blockon(Deferred.fromCoroutine(one.stop()))
 
 
 # -- commands
