@@ -177,7 +177,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
         pump.flush()
     assert closed.called
     one.balancer.leases.stop()
-        assert one.clock.getDelayedCalls() == []
+    assert one.clock.getDelayedCalls() == []
 
 
 @pytest.mark.parametrize(("key", "algorithm"), [(ED, b""), (RSA, b"rsa-sha2-256"), (RSA, b"rsa-sha2-512")])
