@@ -99,6 +99,37 @@ def test_what_differs_from_the_file(shown: Shown) -> None:
     assert "weight 50% alice, 1 min ago" in text
 
 
+def test_hosts_that_a_person_added_and_removed(shown: Shown) -> None:
+    shown.decide("newbb", "there", replace(farm("newbb/2")[0]), file=False)
+    shown.ask()
+    shown.decide("snookles:3632", "there", False, file=True)
+    html = Website(shown).get().text
+    assert "was added to those of the file alice" in read(row(html, "newbb"))
+    assert "was removed; the file has it alice" in read(row(html, "snookles:3632"))
+
+
+def test_monitors_that_have_not_asked_yet_and_one_that_has_a_bug(shown: Shown, logged_errors: LoggedErrors) -> None:
+    kinds = shown.watch({"tcp": {}, "odd": {"newbb": ZeroDivisionError("oh")}}, interval=30)
+    assert "tcp none yet never 0" in read(row(Website(shown).get().text, "newbb"))
+    shown.go(40)
+    assert kinds["odd"].checks
+    assert re.search(r"odd cannot ask: .*oh", read(row(Website(shown).get().text, "newbb")))
+    assert re.search(r"\d bugs? ; the last took", read(row(Website(shown).get().text, "newbb")))
+    logged_errors.flush()
+
+
+def test_of_many_hosts_passed_over_the_first_are_named() -> None:
+    shown = Shown(farm(*(f"full{number}/1" for number in range(20)), "last/1"))
+    for _ in range(20):
+        shown.ask()
+    shown.ask(seconds=1)
+    shown.go(2)
+    text = read(Website(shown).get().text)
+    assert "20 passed over" in text
+    assert "full11 was full: 1 of 1 slots lent and 8 more" in text
+    shown.stop()
+
+
 def test_jobs_seconds_and_failures(shown: Shown) -> None:
     ends = iter([Outcome.ANSWERED, Outcome.REFUSED, Outcome.BROKEN, Outcome.BROKEN])
     shown.outcome = lambda lease: next(ends)
@@ -408,7 +439,8 @@ def test_how_long(seconds: float, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(-1, "0.00 s"), (0.004, "0.00 s"), (9.5, "9.50 s"), (12.34, "12.3 s"), (61, "1 min")]
+    ("seconds", "said"),
+    [(-1, "0.0 ms"), (0.0042, "4.2 ms"), (0.05, "50 ms"), (9.5, "9.50 s"), (12.34, "12.3 s"), (61, "1 min")],
 )
 def test_how_long_it_took(seconds: float, said: str) -> None:
     assert words.precise(seconds) == said
