@@ -18,11 +18,15 @@ MANDIR     ?= $(PREFIX)/share/man
 DOCDIR     ?= $(PREFIX)/share/doc/distbal
 UNITDIR    ?= $(PREFIX)/lib/systemd/system
 SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+# where shells look for what completes a command's words
+BASHDIR    ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR     ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR    ?= $(PREFIX)/share/fish/vendor_completions.d
 # what the unit starts
 TWISTD      ?= /opt/distbal/bin/twistd
 
 # the pure core: tests/test_imports.py keeps Twisted, files and clocks out of these, and their coverage is held higher
-CORE := access activity decisions errors evidence health history hosts judge loads outcomes policies queues ranking requests scheduler snapshot standing why wire
+CORE := access activity changes decisions errors evidence health history hosts judge loads outcomes policies queues ranking report requests scheduler snapshot standing waits why wire
 
 CFLAGS  ?= -O2
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' distbal/__init__.py)
@@ -33,7 +37,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help venv programs test soak lint demo screenshots bench bench-builds bench-proxy bench-monitors wrap install clean
+.PHONY: help venv programs test soak lint demo screenshots bench bench-builds bench-proxy bench-monitors bench-web wrap install clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -103,6 +107,9 @@ bench-monitors: $(STAMP)  ## what it takes to ask a thousand hosts how they are,
 	@PATH="$$PATH:/usr/sbin" sh tests/install-programs sshd ssh-keygen snmpd
 	PATH="$(CURDIR)/$(BIN):$$PATH" bench/run --only monitors
 
+bench-web: $(STAMP)  ## what a grant costs with the page open in 20 browsers and metrics scraped every second
+	PATH="$(CURDIR)/$(BIN):$$PATH" bench/run --only web
+
 wrap: build/distbal-wrap $(STAMP)  ## compile the client, distbal-wrap, to build/ and .venv/bin
 	@if [ -e build/distbal-wrap ] && ! cmp -s build/distbal-wrap $(BIN)/distbal-wrap; then \
 		install -m 755 build/distbal-wrap $(BIN)/distbal-wrap; fi
@@ -115,7 +122,7 @@ build/distbal-wrap: $(WRAP_SOURCES) $(wildcard distbal/wrap/*.h) distbal/__init_
 	else echo 'No C compiler: distbal-wrap is not built. On Debian: apt-get install gcc libc6-dev'; fi
 
 # The Python package itself: pip install --root=$(DESTDIR) --prefix=$(PREFIX) . with DISTBAL_WRAP=no
-install: build/distbal-wrap  ## for packagers: unit, sysusers, example configuration, man pages, client (DESTDIR=, PREFIX=)
+install: build/distbal-wrap  ## for packagers: unit, example configuration, man pages, completions, client (DESTDIR=, PREFIX=)
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SYSCONFDIR)/distbal $(DESTDIR)$(DOCDIR)/examples
 	install -m 755 build/distbal-wrap $(DESTDIR)$(BINDIR)/distbal-wrap
 	install -d $(DESTDIR)$(UNITDIR)
@@ -124,9 +131,12 @@ install: build/distbal-wrap  ## for packagers: unit, sysusers, example configura
 	install -D -m 644 etc/sysusers.d/distbal.conf $(DESTDIR)$(SYSUSERSDIR)/distbal.conf
 	@# a configuration that is in use stays as it is
 	test -e $(DESTDIR)$(SYSCONFDIR)/distbal/hosts.yaml || install -m 644 etc/hosts.yaml $(DESTDIR)$(SYSCONFDIR)/distbal/hosts.yaml
-	install -m 644 etc/hosts.yaml etc/hosts-full.yaml $(DESTDIR)$(DOCDIR)/examples
+	install -m 644 etc/hosts.yaml etc/hosts-full.yaml etc/prometheus/*.yml $(DESTDIR)$(DOCDIR)/examples
 	for page in $(wildcard docs/man/*.1); do install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man1/$${page##*/}; done
 	for page in $(wildcard docs/man/*.5); do install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man5/$${page##*/}; done
+	install -D -m 644 distbal/completions/distbal.bash $(DESTDIR)$(BASHDIR)/distbal
+	install -D -m 644 distbal/completions/distbal.zsh $(DESTDIR)$(ZSHDIR)/_distbal
+	install -D -m 644 distbal/completions/distbal.fish $(DESTDIR)$(FISHDIR)/distbal.fish
 
 clean:  ## remove what was built, .venv included
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis

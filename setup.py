@@ -93,6 +93,9 @@ EXTRAS = {
     "ssh": [
         "twisted[conch]",  # its SSH, in the version that install_requires has
     ],
+    "web": [
+        "prometheus-client>=0.16",  # /metrics in both of Prometheus's formats; Debian 12's, which is from 2023
+    ],
     "snmp": [
         "pysnmp>=7.1.30",  # speaks the protocol, version 3 too; older ones make today's cryptography warn at each message
         "cryptography>=47",  # what pysnmp encrypts with, without asking for it; the first that has CFB where pysnmp looks
@@ -148,6 +151,7 @@ setup(
             "jsonschema",
             "mypy<2.5",  # as mypy-zope has it
             "mypy-zope",
+            "pyte",  # a terminal, to see what the shell over SSH shows
             "pytest>=9.0",
             "pytest-twisted>=1.14.3",
             "ruff",
@@ -160,7 +164,7 @@ setup(
     # "" is the checkout itself: with it, `pip install -e` puts the checkout on the path, and twisted/plugins is found there
     package_dir={"": "."},
     packages=[*find_packages(include=["distbal", "distbal.*"]), "twisted.plugins"],
-    package_data={"distbal": ["py.typed"], "distbal.web": ["*.css", "*.js"]},
+    package_data={"distbal": ["py.typed", "completions/*"], "distbal.web": ["*.css", "*.js"]},
     include_package_data=False,
     entry_points={"console_scripts": ["distbal = distbal.cli:main"]},
     zip_safe=False,

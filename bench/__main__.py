@@ -19,6 +19,7 @@ from bench.monitors import grants_meanwhile, what_it_takes
 from bench.processes import BenchError
 from bench.proxying import LOADS, beside_idle, relayed
 from bench.report import Part, Progress, as_json, machine, table
+from bench.webread import while_read
 from bench.wrapper import per_compile
 
 WHOLE = Size(
@@ -36,6 +37,8 @@ WHOLE = Size(
     monitored=1.0,
     monitor_rounds=3,
     paced=5000,
+    read_rounds=5,
+    read_grants=60_000,
 )
 QUICK = Size(
     rounds=3,
@@ -52,13 +55,15 @@ QUICK = Size(
     monitored=0.1,
     monitor_rounds=1,
     paced=500,
+    read_rounds=1,
+    read_grants=6000,
 )
 
 Measure = Callable[[Crew, Size, Progress], Part]
 
-PARTS = ("grant", "hosts", "held", "wrap", "builds", "proxy", "proxy-idle", "proxy-fair", "monitors")
+PARTS = ("grant", "hosts", "held", "wrap", "builds", "proxy", "proxy-idle", "proxy-fair", "monitors", "web")
 #: those that take long, or need programs that not everyone has: only where they are named
-NAMED = ("builds", "proxy", "proxy-idle", "proxy-fair", "monitors")
+NAMED = ("builds", "proxy", "proxy-idle", "proxy-fair", "monitors", "web")
 
 
 def main() -> int:
@@ -116,6 +121,7 @@ def chosen(arguments: argparse.Namespace) -> list[Measure]:
         "proxy-idle": [partial(beside_idle, against)],
         "proxy-fair": [partial(beside_transfers, against)],
         "monitors": [what_it_takes, grants_meanwhile],
+        "web": [while_read],
     }
     wanted = arguments.only or [name for name in PARTS if name not in NAMED]
     return [measure for name, measures in every.items() if name in wanted for measure in measures]

@@ -26,6 +26,9 @@ from bench.processes import Answering, BenchError, Lagged, Process, Server, wait
 #: the checkout
 ROOT = Path(__file__).resolve().parent.parent
 
+#: ports of a daemon, one after the other: those that lend, tell and are told, and the web port
+PORTS = 4
+
 _TWISTD = "import sys; from twisted.scripts.twistd import run; sys.exit(run())"
 
 AnyProcess = TypeVar("AnyProcess", bound=Process)
@@ -38,15 +41,18 @@ def original() -> Path | None:
     return path if shutil.which("tclsh") and (path / "run-original").exists() else None
 
 
-def hosts_yaml(hosts: Iterable[str], base: int, proxy: int | None = None, more: str = "") -> str:
-    """The default configuration, but for its hosts and port numbers: all that a fresh installation has on is on.
+def hosts_yaml(hosts: Iterable[str], base: int, proxy: int | None = None, more: str = "", *, root: Path = ROOT) -> str:
+    """The default configuration, but for its hosts, its port numbers and what it would leave on this machine.
 
     :param proxy: the proxy's port, which is off by default.
     :param more: what else stands there.
+    :param root: the checkout that is to read it: an older one has no web port, no admin socket and no state.
     """
     listed = "".join(f"  - {host}\n" for host in hosts)
-    ports = f"balance: {base}, status: {base + 1}, update: 127.0.0.1:{base + 2}"
-    return f"hosts:\n{listed}listen: {{{ports}{'' if proxy is None else f', proxy: 127.0.0.1:{proxy}'}}}\n{more}"
+    ports, rest = f"balance: {base}, status: {base + 1}, update: 127.0.0.1:{base + 2}", ""
+    if "DEFAULT_ADMIN" in (root / "distbal" / "model.py").read_text():
+        ports, rest = f"{ports}, web: 127.0.0.1:{base + 3}, admin: null", "state: null\n"
+    return f"hosts:\n{listed}listen: {{{ports}{'' if proxy is None else f', proxy: 127.0.0.1:{proxy}'}}}\n{rest}{more}"
 
 
 def environment(root: Path = ROOT) -> dict[str, str]:
@@ -146,7 +152,7 @@ class Crew:
         """
         base = self._base()
         log = self._file("log")
-        command = [*self._twistd(log), *options, "distbal", "-c", self._config(hosts, base, proxy, more)]
+        command = [*self._twistd(log), *options, "distbal", "-c", self._config(hosts, base, proxy, more, root)]
         server = Server(name, base, command, core=self.server_core, log=log, env=environment(root), stdin=subprocess.DEVNULL)
         return self._up(server, settled=not more)
 
@@ -180,9 +186,9 @@ class Crew:
         self._files += 1
         return self.directory / f"{self._files}.{suffix}"
 
-    def _config(self, hosts: Sequence[str], base: int, proxy: int | None = None, more: str = "") -> str:
+    def _config(self, hosts: Sequence[str], base: int, proxy: int | None = None, more: str = "", root: Path = ROOT) -> str:
         path = self._file("yaml")
-        path.write_text(hosts_yaml(hosts, base, proxy, more))
+        path.write_text(hosts_yaml(hosts, base, proxy, more, root=root))
         return str(path)
 
     def _twistd(self, log: Path) -> list[str]:
@@ -193,12 +199,12 @@ class Crew:
         for base in self._ports:
             with contextlib.ExitStack() as probes:
                 try:
-                    for port in range(base, base + 3):
+                    for port in range(base, base + PORTS):
                         probes.enter_context(socket.create_server(("", port)))
                 except OSError:
                     continue
             return base
-        raise BenchError("no three free ports in a row")
+        raise BenchError(f"no {PORTS} free ports in a row")
 
     def _up(self, server: AnyServer, *, settled: bool = True) -> AnyServer:
         self._running.append(server)
@@ -212,9 +218,9 @@ class Crew:
 def _ports_for_servers() -> Iterator[int]:
     """Below those that the system gives to clients, which a run uses up by the thousand; from a place of chance."""
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    top = min(lowest, 32768) - 3
+    top = min(lowest, 32768) - PORTS
     first = 1024 + random.randrange(max(1, top - 1024 - 3000))
-    yield from range(first, min(top, first + 3000), 3)
+    yield from range(first, min(top, first + 3000), PORTS)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

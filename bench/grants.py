@@ -39,6 +39,7 @@ class Size:
     :ivar proxied: what share of a load's jobs goes by way of each relay in a round, of which there are ``proxy_rounds``.
     :ivar monitored: what share of the hosts is asked by monitors, and of the seconds between two checks of each; for
         ``monitor_rounds`` intervals, and then in so many rounds of grants, with ``paced`` clients at a moderate rate in each.
+    :ivar read_rounds: rounds of ``read_grants`` grants, and of ``paced`` ones, with the web port read and without.
     """
 
     rounds: int
@@ -55,6 +56,8 @@ class Size:
     monitored: float
     monitor_rounds: int
     paced: int
+    read_rounds: int
+    read_grants: int
 
 
 def listed(count: int, slots: int) -> list[str]:

@@ -186,7 +186,7 @@ class Answering(Process):
 class Server(Process):
     """A daemon.
 
-    :ivar port: where it lends; the two other ports follow.
+    :ivar port: where it lends; the others follow: one tells, one is told, and the web port.
     :ivar idle: how many descriptors it has open when nobody is connected.
     """
 

@@ -140,8 +140,8 @@ class Farm:
     def start_balancer(self) -> None:
         """Start it, and wait until it serves. It takes any ports that are free, and says in its log which."""
         hosts = "".join(f"  - {server.address}/{server.slots}   # {server.label}\n" for server in self.servers)
-        listen = "listen: {balance: '127.0.0.1:0', status: '127.0.0.1:0', update: null}"
-        self.hosts_yaml.write_text(f"hosts:   # fastest first\n{hosts}{listen}\n")
+        listen = "listen: {balance: '127.0.0.1:0', status: '127.0.0.1:0', update: null, web: null, admin: null}"
+        self.hosts_yaml.write_text(f"hosts:   # fastest first\n{hosts}{listen}\nstate: null\n")
         balancer = self.start("balancer", ["twistd", "-n", "--pidfile=", "distbal", "-c", self.hosts_yaml, "--verbose"])
         log = self.logs / "balancer"
         if not _until(lambda: LISTENING.search(log.read_text()) is not None, balancer):

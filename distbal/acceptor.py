@@ -12,12 +12,12 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.internet.protocol import Factory
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from distbal.complaints import Complaints
 from distbal.descriptors import STARVED
+from distbal.logs import Logger
 
 #: connections that are taken in before others have their turn
 BATCH = 16

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -19,6 +18,7 @@ from distbal.complaints import Complaints
 from distbal.descriptors import CROWD
 from distbal.errors import WireError
 from distbal.leases import LocalLeases
+from distbal.logs import Logger
 from distbal.ports import Terms, peer_of_transport
 
 #: seconds that a client of 5658 may take to say its line

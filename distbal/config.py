@@ -8,7 +8,7 @@ hide the next. Nothing is looked up and nothing is opened but the file.
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -18,8 +18,9 @@ from distbal.access import AccessList
 from distbal.errors import ConfigError, Mistake
 from distbal.hosts import Farm, HostSpec
 from distbal.listenspec import Listener
-from distbal.model import FileModel, HostModel, ListenModel
+from distbal.model import FileModel, HostModel, ListenModel, ManholeModel
 from distbal.monitors.watch import Assignment
+from distbal.yamlfile import Document
 
 DEFAULT_PATH = "/etc/distbal/hosts.yaml"
 #: what ``listen`` may hold, in the order in which it is shown
@@ -32,9 +33,12 @@ class Settings:
 
     :ivar farm: hosts, policy, queue.
     :ivar reply: what 5656 answers: a template of ``{name}`` and ``{options}`` (with its comma in front).
-    :ivar listen: where to listen, in the order balance, status, update, proxy.
-    :ivar allow: who may connect, by ``clients`` (balance, status and proxy) and ``update``.
+    :ivar listen: where to listen, in the order of :data:`LISTENER_KINDS`.
+    :ivar allow: who may connect, by ``clients`` (balance, status and proxy), ``update`` and ``web``.
     :ivar monitors: who is asked by what.
+    :ivar common: what asks the hosts that the file does not name.
+    :ivar manhole: the keys of the manhole.
+    :ivar state: the directory of what people decided; None for nowhere. ``state_wanted``: the file itself says so.
     """
 
     farm: Farm
@@ -42,6 +46,10 @@ class Settings:
     listen: tuple[Listener, ...]
     allow: dict[str, AccessList]
     monitors: tuple[Assignment, ...] = ()
+    common: monitorconfig.Common = field(default_factory=dict)
+    manhole: ManholeModel = field(default_factory=ManholeModel)
+    state: str | None = None
+    state_wanted: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +57,13 @@ class Loaded:
     """A good file.
 
     :ivar settings: what it says.
+    :ivar text: the file itself, where it was read from one.
     :ivar warnings: what a person may want to look at again, in the order of the file.
     """
 
     settings: Settings
     warnings: list[Mistake]
+    text: str = ""
 
 
 def load(path: str) -> Loaded:
@@ -62,8 +72,23 @@ def load(path: str) -> Loaded:
     :param path: the file as the user named it.
     :raises ConfigError: it cannot be read, or something in it is wrong: every mistake that can be found at once.
     """
-    document = yamlfile.parse(path, yamlfile.read(path))
-    root, found = document.root, document.mistakes
+    text = yamlfile.read(path)
+    loaded = replace(read(path, yamlfile.parse(path, text)), text=text)
+    secrets = monitorconfig.secrets_in(loaded.settings.monitors)
+    if secrets and _others_can_read(path):
+        why = f"everybody can read this file, and {', '.join(secrets)} in it: chmod o-r, or write file:/PATH in their place"
+        loaded = replace(loaded, warnings=sorted([*loaded.warnings, Mistake(0, 0, "monitors", why)]))
+    return loaded
+
+
+def read(path: str, document: Document) -> Loaded:
+    """The same of a file whose text is there already; nothing is opened.
+
+    :param path: the file as the user named it, for the sentences.
+    :param document: as :func:`distbal.yamlfile.parse` gives it.
+    :raises ConfigError: something in it is wrong.
+    """
+    root, found = document.root, list(document.mistakes)
     values = root.plain()
     file: FileModel | None = None
     try:
@@ -81,11 +106,7 @@ def load(path: str) -> Loaded:
     if found or file is None:
         raise ConfigError(path, found)
     warnings = crosscheck.warnings(root, file, hosts, listeners) + monitors.warnings
-    secrets = monitorconfig.secrets_in(monitors.assignments)
-    if secrets and _others_can_read(path):
-        text = f"everybody can read this file, and {', '.join(secrets)} in it: chmod o-r, or write file:/PATH in their place"
-        warnings.append(Mistake(0, 0, "monitors", text))
-    return Loaded(_settings(file, monitors.assignments), sorted(warnings))
+    return Loaded(_settings(file, monitors), sorted(warnings))
 
 
 def _others_can_read(path: str) -> bool:
@@ -95,14 +116,23 @@ def _others_can_read(path: str) -> bool:
         return False  # it was there a moment ago; nobody can read it now
 
 
-def _settings(file: FileModel, monitors: list[Assignment]) -> Settings:
-    hosts = tuple(_spec(host, rank) for rank, hosts in enumerate(file.hosts) for host in hosts)
-    farm = Farm(hosts, file.policy, file.queue.order, file.queue.wait)
-    allow = {key: AccessList.parse(getattr(file.allow, key)) for key in type(file.allow).model_fields}
-    return Settings(farm, file.reply, _listeners(file.listen), allow, tuple(monitors))
+def _settings(file: FileModel, monitors: monitorconfig.Found) -> Settings:
+    hosts = tuple(spec_of(host, rank) for rank, hosts in enumerate(file.hosts) for host in hosts)
+    return Settings(
+        farm=Farm(hosts, file.policy, file.queue.order, file.queue.wait),
+        reply=file.reply,
+        listen=_listeners(file.listen),
+        allow={key: AccessList.parse(getattr(file.allow, key)) for key in type(file.allow).model_fields},
+        monitors=tuple(monitors.assignments),
+        common=monitors.common,
+        manhole=file.manhole,
+        state=file.state,
+        state_wanted="state" in file.model_fields_set,
+    )
 
 
-def _spec(host: HostModel, rank: int) -> HostSpec:
+def spec_of(host: HostModel, rank: int) -> HostSpec:
+    """A host as the scheduler knows it; ``rank`` from 0."""
     address = hostspec.address_of(host.name if host.address is None else host.address)
     options = f",{host.options}" if host.options else ""
     auto = host.slots == hostspec.AUTO
@@ -111,4 +141,8 @@ def _spec(host: HostModel, rank: int) -> HostSpec:
 
 
 def _listeners(listen: ListenModel) -> tuple[Listener, ...]:
-    return tuple(one.listener(kind) for kind in LISTENER_KINDS for one in getattr(listen, kind))
+    """Where to listen. The admin socket's default is in a directory that is there for a daemon of the system alone."""
+    default = {"admin"} - listen.model_fields_set
+    return tuple(
+        replace(one.listener(kind), optional=kind in default) for kind in LISTENER_KINDS for one in getattr(listen, kind)
+    )

@@ -111,6 +111,11 @@ def warnings(root: Node, file: FileModel, hosts: list[PlacedHost], listeners: li
     found += _one_machine_twice(root, hosts) + _pools_without_listeners(root, hosts, listeners)
     found += _doubts_of_what_is_told(root, file, hosts, listeners) + _loops(root, hosts, listeners)
     for placed in listeners:
+        if placed.listener.kind == "manhole" and not _is_for_this_machine(placed.listener.at):
+            text = (
+                "whoever has a key can do everything, from anywhere: 127.0.0.1:PORT would do, by way of the machine's own SSH"
+            )
+            found.append(at(root, placed.path, text))
         kind = placed.listener.at.description.partition(":")[0]
         if kind and kind not in KNOWN_ENDPOINTS:
             text = f"{kind} is no endpoint that Twisted brings: this works only where a plug-in of that name is installed"
@@ -259,6 +264,13 @@ def _loops(root: Node, hosts: list[PlacedHost], listeners: list[PlacedListener])
                 found.append(at(root, (*placed.path, "address"), text))
                 break
     return found
+
+
+def _is_for_this_machine(place: ListenAddress) -> bool:
+    """Whether only who is on this machine can connect there, as far as it shows."""
+    if place.kind == "tcp":
+        return place.host is not None and addresses.is_loopback(place.host)
+    return place.kind == "unix" or place.description.startswith("unix:") or "127.0.0.1" in place.description
 
 
 def _is_at(name: str, place: ListenAddress) -> bool:

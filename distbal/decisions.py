@@ -10,7 +10,7 @@ All of it is values: :class:`Decisions` is made anew by every change, :func:`app
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -85,7 +85,10 @@ def said_by_file(farm: Farm, name: str, key: str, value: Any) -> Any:
     :param farm: the file's.
     :param value: what is decided; of a place the file can say only where it has that other host.
     """
-    specs = {spec.name: spec for spec in farm.hosts}
+    return _said({spec.name: spec for spec in farm.hosts}, name, key, value)
+
+
+def _said(specs: Mapping[str, HostSpec], name: str, key: str, value: Any) -> Any:
     spec = specs.get(name)
     if key == "there":
         return spec is not None
@@ -107,7 +110,8 @@ def settled(decisions: Decisions, farm: Farm) -> tuple[Decisions, list[tuple[str
     :param farm: what the file says now.
     :returns: those that still hold, and those that do not any more.
     """
-    overtaken = [one for one in decisions if said_by_file(farm, *one[:2], one[2].value) != one[2].file]
+    specs = {spec.name: spec for spec in farm.hosts}
+    overtaken = [one for one in decisions if _said(specs, *one[:2], one[2].value) != one[2].file]
     for name, key, _ in overtaken:
         decisions = decisions.without(name, key)
     # what was decided about a host that is nowhere any more goes with it
@@ -144,11 +148,11 @@ def applied(farm: Farm, decisions: Decisions) -> Farm:
     for name, key, decision in decisions:
         if key == "rank":
             _move(order, name, decision.value)
+    slots = {name: decision.value for name, key, decision in decisions if key == "slots"}
     hosts: list[HostSpec] = []
     for number, rank in enumerate(order):
         for spec in rank:
-            slots = decisions.get(spec.name, "slots")
-            changed = spec if slots is None else replace(spec, slots=slots.value, auto=False)
+            changed = replace(spec, slots=slots[spec.name], auto=False) if spec.name in slots else spec
             hosts.append(changed if changed.rank == number else replace(changed, rank=number))
     return replace(farm, hosts=tuple(hosts))
 

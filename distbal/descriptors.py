@@ -31,17 +31,22 @@ def raise_limit() -> int:
     return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
+#: of 5657, of 5658, of the page, and of those who administer
+CROWDS = 4
+
+
 def crowd(limit: int) -> int:
-    """Clients of 5657, and as many of 5658, that may be served at once under a limit: a sixteenth of it, 4 to 200."""
+    """Clients of 5657 that may be served at once under a limit, and as many of 5658 and of the page: a sixteenth, 4 to 200."""
     return max(4, min(CROWD, limit // 16))
 
 
 def room_for_clients(limit: int) -> int:
     """Clients of 5656 that may be held at once under a limit, at least 1.
 
-    What is open now, a reserve and the crowds of the other two ports are not theirs: so neither port can starve another.
+    What is open now, a reserve and the crowds of the other ports are not theirs, so no port can starve another; those who
+    administer, by socket and by SSH, are one crowd more.
     """
-    return max(1, limit - _open_now() - RESERVE - 2 * crowd(limit))
+    return max(1, limit - _open_now() - RESERVE - CROWDS * crowd(limit))
 
 
 def _open_now() -> int:

@@ -14,11 +14,11 @@ from functools import partial
 from typing import Protocol, cast
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from distbal import evidence
 from distbal.health import Verdict
 from distbal.hosts import AdminState, Farm
+from distbal.logs import Logger
 from distbal.outcomes import Outcome, Traffic
 from distbal.requests import Lease, Request, Ticket
 from distbal.scheduler import Scheduler

@@ -16,14 +16,17 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from distbal import listening
 from distbal.acceptor import Acceptor
 from distbal.errors import ListenError
 from distbal.listenspec import Listener
+from distbal.logs import Logger
 from distbal.loop import HotLoop
+
+#: what anybody on this machine may use by a Unix socket; the rest changes something, and is for the owner and the group
+FOR_ALL = ("balance", "status", "proxy", "web")
 
 
 class Opened:
@@ -48,7 +51,7 @@ class Opened:
             self._sock = listening.listen_tcp(spec.at.host, spec.at.port, relay=relay, deferred=deferred)
             self.port = self._sock.getsockname()[1]
         elif spec.at.kind == "unix":
-            mode = listening.ADMIN_MODE if spec.kind == "update" else listening.CLIENTS_MODE
+            mode = listening.CLIENTS_MODE if spec.kind in FOR_ALL else listening.ADMIN_MODE
             self._sock = listening.listen_unix(spec.at.path, mode)
             self._file = Path(spec.at.path).stat()
 
@@ -123,11 +126,16 @@ class Opened:
 
 
 def open_all(specs: Iterable[Listener]) -> list[Opened]:
-    """Bind all of them or, with a ListenError, none."""
+    """Bind all of them or, with a ListenError, none. What nobody asked for, and cannot be had, is done without."""
     opened: list[Opened] = []
     try:
         for spec in specs:
-            opened.append(Opened(spec))  # noqa: PERF401 (those that were bound must be closed when the next one cannot be)
+            try:
+                opened.append(Opened(spec))
+            except ListenError as error:
+                if not spec.optional:
+                    raise
+                Opened.log.warn("{reason}; distbal does without it (listen.{kind})", reason=str(error), kind=spec.kind)
     except ListenError:
         for one in opened:
             one.close()

@@ -8,7 +8,7 @@ Twisted's own ``tcp:`` and its like.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from distbal import addresses
@@ -94,7 +94,7 @@ class ListenAddress:
 class Listener:
     """One place to listen at, and for whom.
 
-    :ivar kind: what is spoken there: ``balance``, ``status``, ``update`` or ``proxy``.
+    :ivar kind: what is spoken there: ``balance``, ``status``, ``update``, ``proxy``, ``web``, ``admin`` or ``manhole``.
     :ivar at: where.
     :ivar pool: balance and proxy: the pool whose hosts are lent there.
     :ivar speaks_first: proxy: ``client``, whose slot is asked for at its first byte, or ``server``: at its connect.
@@ -106,6 +106,8 @@ class Listener:
     pool: str = DEFAULT_POOL
     speaks_first: str = "client"
     half_close: str = "cancel"
+    #: nobody asked for it: where it cannot be had, the daemon does without
+    optional: bool = field(default=False, compare=False)
 
     @property
     def lends(self) -> bool:

@@ -15,9 +15,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
+
+from distbal.logs import Logger
 
 #: a family (AF_INET ...) and an address as the socket module has it
 Place = tuple[int, Any]

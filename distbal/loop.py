@@ -25,12 +25,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime, IReadDescriptor
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from distbal import listening
 from distbal.complaints import Complaints
+from distbal.logs import Logger
 from distbal.outcomes import Outcome
 
 #: events served in one turn of the reactor: some 4 ms of work

@@ -27,6 +27,10 @@ HOST_FORM = "a host is NAME[/SLOTS][,OPTIONS], NAME being HOST[:PORT], or a mapp
 LISTEN_FORM = "PORT, ADDRESS:PORT, unix:/PATH or a Twisted endpoint; null is off"
 POOL = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 _ADDRESS = rf"(?:{HOST}(?::{PORT})?)"
+#: an absolute path
+PATH = r"/[^\x00-\x1f\x7f]{0,4000}"
+DEFAULT_ADMIN = "unix:/run/distbal/admin.sock"
+DEFAULT_STATE = "/var/lib/distbal"
 _REPLY_FORM = "{name}, then /SLOTS or nothing, then {options} or nothing"
 _REPLY = rf"\{{name\}}(?:/[1-9][0-9]{{0,4}})?(?:\{{options\}}|,{hostspec.OPTIONS})?"
 
@@ -69,6 +73,20 @@ def _reply(value: str) -> str:
     if "{name}" not in value:
         raise Unfit("a reply without {name} does not tell clients which host they are given")
     raise Unfit(f"{shown(value)} would not be a host to distcc: {_REPLY_FORM}")
+
+
+def _path(value: str) -> str:
+    if addresses.matches(PATH, value):
+        return value
+    raise Unfit(f"{shown(value)} is no absolute path: it begins with /, and has no control characters")
+
+
+def _state(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise Unfit(f"{shown(value)} is no directory: an absolute path, or null for nowhere")
+    return _path(value)
 
 
 def _wait(value: object) -> float | None:
@@ -282,6 +300,24 @@ class ProxyListenerModel(LendingListenerModel):
     )
 
 
+def _unix(value: object) -> ListenAddress:
+    place = listenspec.parse(value)
+    if place.kind != "unix":
+        raise Unfit(f"{shown(value)}: whoever can connect there can do everything, so it is a file with a mode: unix:/PATH")
+    return place
+
+
+_UNIX_SCHEMA: JsonSchemaValue = text_schema(listenspec.UNIX, "unix:/PATH")
+
+
+class AdminListenerModel(ListenerModel):
+    """A Unix socket, mode 660, over which distbal is told what to do."""
+
+    model_config = ConfigDict(title="admin socket")
+
+    at: Annotated[ListenAddress, Leaf(_unix, _UNIX_SCHEMA)] = Field(description="unix:/PATH")
+
+
 def _lengthen_listeners(value: object) -> object:
     if value is None:
         return []
@@ -295,9 +331,13 @@ def _lengthen_listeners(value: object) -> object:
     return [value if isinstance(value, dict) else {"at": value}]
 
 
-def _listeners_schema(schema: JsonSchemaValue) -> JsonSchemaValue:
-    one = [_LISTEN_SCHEMA, schema["items"]]
+def _listeners_schema(schema: JsonSchemaValue, place: JsonSchemaValue = _LISTEN_SCHEMA) -> JsonSchemaValue:
+    one = [place, schema["items"]]
     return {"anyOf": [*one, {"type": "array", "items": {"anyOf": one}, "minItems": 1, "uniqueItems": True}, {"type": "null"}]}
+
+
+def _admin_schema(schema: JsonSchemaValue) -> JsonSchemaValue:
+    return _listeners_schema(schema, _UNIX_SCHEMA)
 
 
 class ListenModel(Section):
@@ -318,6 +358,15 @@ class ListenModel(Section):
         None,
         "Where clients are connected to a host: DISTCC_HOSTS=balancer:3640/40. {at: 3641, pool: arm} takes one of that pool.",
     )
+    web: Annotated[list[ListenerModel], Short(_lengthen_listeners, _listeners_schema)] = setting(
+        5659, "Where the page, /api/v1, /metrics and /healthz are read, by HTTP."
+    )
+    admin: Annotated[list[AdminListenerModel], Short(_lengthen_listeners, _admin_schema)] = setting(
+        DEFAULT_ADMIN, "The socket, mode 660, over which the distbal command changes things: unix:/PATH."
+    )
+    manhole: Annotated[list[ListenerModel], Short(_lengthen_listeners, _listeners_schema)] = setting(
+        None, "Where an admin logs in by SSH, with a key: 127.0.0.1:5660. A manhole can do all that distbal can."
+    )
 
 
 _ALLOWED = f"{', '.join(WORDS)}, {ANY}, addresses or ranges such as 10.0.0.0/8"
@@ -334,6 +383,20 @@ class AllowModel(Section):
 
     clients: Allowed = setting(["loopback", "private"], "Who may ask for hosts, use the proxy and read the state.")
     update: Allowed = setting(["loopback"], "Who may say that a host is up or down.")
+    web: Allowed = setting(["loopback", "private"], "Who may read the page, /api/v1 and /metrics.")
+
+
+class ManholeModel(Section):
+    """Whose keys open the manhole, and by which key it is known."""
+
+    model_config = ConfigDict(title="manhole")
+
+    authorized_keys: Annotated[str, text(PATH, _path, "an absolute path")] = setting(
+        "/etc/distbal/authorized_keys", "Public keys of those who may log in, one a line, as OpenSSH has them."
+    )
+    host_key: Annotated[str, text(PATH, _path, "an absolute path")] = setting(
+        "/var/lib/distbal/ssh_host_ed25519_key", "The daemon's own key; made at the first start, mode 0600."
+    )
 
 
 class FileModel(Section):
@@ -355,4 +418,8 @@ class FileModel(Section):
     )
     listen: ListenModel = setting({}, "Where distbal listens.")
     allow: AllowModel = setting({}, "Who may connect.")
+    manhole: ManholeModel = setting({}, "The keys of the manhole, where listen.manhole opens one.")
+    state: Annotated[str | None, Leaf(_state, {"anyOf": [text_schema(PATH, "an absolute path"), {"type": "null"}]})] = setting(
+        DEFAULT_STATE, "The directory where what people decided (drained, why) survives a restart; null: nowhere."
+    )
     monitors: Monitors = setting({}, "What asks the hosts how they are; a host's own monitors override these.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import pkgutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
@@ -22,10 +22,11 @@ from zope.interface import Invalid
 from zope.interface.verify import verifyObject
 
 import distbal.plugins
-from distbal import addresses, evidence, hostspec, mistakes
+from distbal import addresses, evidence, hostspec, mistakes, overlay
 from distbal.crosscheck import PlacedHost, at
 from distbal.errors import Mistake
 from distbal.forms import shown
+from distbal.hosts import HostSpec
 from distbal.interfaces import IHostMonitorFactory, Target
 from distbal.model import MONITOR
 from distbal.monitors.kit import MonitorOptions
@@ -33,9 +34,11 @@ from distbal.monitors.watch import Assignment
 from distbal.yamlfile import Node, Path
 
 #: sources of verdicts that are no monitors
-TAKEN = {"update": "the update port's", evidence.SOURCE: "the proxy's"}
+TAKEN = {"update": "the update port's", evidence.SOURCE: "the proxy's", overlay.SOURCE: "the admin's"}
 
 Entry = bool | Mapping[str, Any]
+#: the kind of each monitor that asks every host, and its options, by the name that stands in the file
+Common = dict[str, tuple[Any, MonitorOptions]]
 
 
 def kinds() -> dict[str, Any]:
@@ -119,11 +122,13 @@ class Found:
     """What a file says of monitors.
 
     :ivar assignments: who is asked by what, in the order of the hosts.
+    :ivar common: what asks the hosts that the file does not name.
     :ivar mistakes: what is wrong; the assignments are not to be used then.
     :ivar warnings: what is doubtful.
     """
 
     assignments: list[Assignment] = field(default_factory=list)
+    common: Common = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
     warnings: list[Mistake] = field(default_factory=list)
 
@@ -147,6 +152,26 @@ def read(root: Node, values: object, hosts: Iterable[PlacedHost]) -> Found:
         if placed.host.slots == hostspec.AUTO and placed.host.name not in says_slots
     ]
     return found
+
+
+def served(
+    assignments: Iterable[Assignment], common: Common, named: Collection[str], hosts: Iterable[HostSpec]
+) -> tuple[Assignment, ...]:
+    """Who is asked by what, when the farm is not what the file says.
+
+    :param assignments: the file's; ``named``: the hosts that it names.
+    :param hosts: those that are served: one that the file does not name is asked by what asks every host.
+    """
+    by_host: dict[str, list[Assignment]] = {}
+    for one in assignments:
+        by_host.setdefault(one.target.name, []).append(one)
+    found: list[Assignment] = []
+    for spec in hosts:
+        if spec.name not in named:
+            found += [Assignment(Target(spec.name, *spec.address), name, *made) for name, made in common.items()]
+        else:
+            found += by_host.get(spec.name, [])
+    return tuple(found)
 
 
 def summary(assignments: Iterable[Assignment]) -> str:
@@ -202,6 +227,7 @@ class _Reader:
         for placed, own in hosts:
             for name in dict.fromkeys((*self._everywhere, *own)):
                 self._assign(placed, name, own.get(name))
+        self._found.common = {name: made for name, made in self._common.items() if made is not None}
         return self._found
 
     def _assign(self, placed: PlacedHost, name: str, own: Entry | None) -> None:
@@ -214,8 +240,8 @@ class _Reader:
         else:
             made = self._common.get(name)
         if made is not None:
-            host, port = hostspec.address_of(placed.host.address or placed.host.name)
-            self._found.assignments.append(Assignment(Target(placed.host.name, host, port), name, *made))
+            address = hostspec.address_of(placed.host.address or placed.host.name)
+            self._found.assignments.append(Assignment(Target(placed.host.name, *address), name, *made))
 
     def _options(
         self, path: Path, name: str, entry: Entry, common: Entry, *, completed: bool

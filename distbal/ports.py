@@ -15,7 +15,6 @@ from typing import Any
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, ISystemHandle, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -25,6 +24,7 @@ from distbal.access import AccessList, plain
 from distbal.complaints import Complaints
 from distbal.hosts import HostSpec
 from distbal.leases import LeaseSource
+from distbal.logs import Logger
 from distbal.loop import Connection, HotLoop
 from distbal.outcomes import Outcome
 from distbal.requests import Lease, Request, Ticket

@@ -1,12 +1,14 @@
 """What readers are told of the farm: its fields, all of them JSON, for the page, ``/api/v1``, the admin socket and the manhole.
 
 Durations are seconds, moments are seconds since 1970, shares are 0.0 to 1.0. ``version`` grows when a field changes its meaning
-or goes; new ones may come. :mod:`distbal.reporter` fills them in.
+or goes; new ones may come. :mod:`distbal.reporter` fills them in, and :mod:`distbal.web.schema` makes the documentation of what
+stands here.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 VERSION = 1
 
@@ -24,178 +26,178 @@ STATES: dict[State, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a field means, for readers of the schema and of docs/api.md."""
+
+    words: str
+
+
 class Said(TypedDict):
     """What one source says of a host, and holds now."""
 
-    source: str
-    up: bool
-    #: null for no opinion
-    weight: float | None
-    reason: str
-    at: float
-    #: null for until it says otherwise
-    expires: float | None
+    source: Annotated[str, Means("who says it: a monitor's name in hosts.yaml, update, or connect (the proxy's own connects)")]
+    up: Annotated[bool, Means("whether the host can take jobs at all")]
+    weight: Annotated[float | None, Means("the share of its slots that it should be given; null for no opinion")]
+    reason: Annotated[str, Means("a sentence for a person, or empty")]
+    at: Annotated[float, Means("when it was said")]
+    expires: Annotated[float | None, Means("until when it holds; null for until the source says otherwise")]
 
 
 class Monitored(TypedDict):
     """What one monitor found when it last asked."""
 
-    source: str
-    kind: str
-    #: null before the first answer
-    up: bool | None
-    weight: float | None
-    reason: str
-    facts: dict[str, Any]
-    #: when it last answered; 0 for never
-    at: float
-    took: float
-    #: why the last check could not be made; "" where it could
-    trouble: str
-    checks: int
-    failed: int
-    troubled: int
-    late: int
-    bugs: int
-    #: null where it is not paused after a bug
-    paused_until: float | None
+    source: Annotated[str, Means("the monitor's name in hosts.yaml")]
+    kind: Annotated[str, Means("of what kind the monitor is")]
+    up: Annotated[bool | None, Means("what it last found; null before the first answer")]
+    weight: Annotated[float | None, Means("the share of its slots that the host should be given; null for no opinion")]
+    reason: Annotated[str, Means("a sentence for a person, or empty")]
+    facts: Annotated[dict[str, Any], Means("what else it found, by name: depends on the kind")]
+    at: Annotated[float, Means("when it last answered; 0 for never")]
+    took: Annotated[float, Means("how long that answer was waited for")]
+    trouble: Annotated[str, Means("why the last check could not be made; empty where it could")]
+    checks: Annotated[int, Means("checks since the start")]
+    failed: Annotated[int, Means("those that found the host down, or silent")]
+    troubled: Annotated[int, Means("those that could not be made")]
+    late: Annotated[int, Means("those that had to be ended at their timeout")]
+    bugs: Annotated[int, Means("those that met a bug in the monitor")]
+    paused_until: Annotated[float | None, Means("when it is tried again after a bug; null where it is not paused")]
 
 
 class Differs(TypedDict):
     """A key of a host that is not as the file has it, or that the file has no key for."""
 
-    key: Literal["admin", "weight", "slots", "rank", "there"]
-    value: str | int | float | bool
-    #: what the file says; null where it has no such key
-    file: str | int | bool | None
-    by: str
-    at: float
-    why: str
+    key: Annotated[
+        Literal["admin", "weight", "slots", "rank", "there"],
+        Means("which key: there is whether the host is in the farm at all"),
+    ]
+    value: Annotated[str | int | float | bool, Means("what holds")]
+    file: Annotated[str | int | bool | None, Means("what the file says; null where it has no such key")]
+    by: Annotated[str, Means("who decided it")]
+    at: Annotated[float, Means("when it was decided")]
+    why: Annotated[str, Means("in the words of the person who decided it, or empty")]
 
 
 class Client(TypedDict):
     """One client that has a slot, or waits for one."""
 
-    #: the lease's number, or the waiter's
-    id: int
-    address: str
-    #: 0 where it has none
-    port: int
-    pool: str
-    #: how long it has had its slot, or waited
-    seconds: float
+    id: Annotated[int, Means("the lease's number, or the waiter's")]
+    address: Annotated[str, Means("where it comes from; empty where it has no address")]
+    port: Annotated[int, Means("its port there; 0 where it has none")]
+    pool: Annotated[str, Means("the pool that it asked for")]
+    seconds: Annotated[float, Means("how long it has had its slot, or waited")]
 
 
 class HostReport(TypedDict):
     """One host."""
 
-    name: str
-    state: State
-    #: the same in words, and who says so
-    why: str
-    rank: int
-    slots: int
-    #: how many may be lent now
-    capacity: int
-    #: the share of its slots that it is given: the least of what the sources say
-    weight: float
-    #: how many are lent
-    used: int
-    options: str
-    address: str
-    pools: list[str]
-    #: leases since the start that have ended or run, the seconds that the ended ones lasted, and failures by how
-    jobs: int
-    seconds: float
-    failures: dict[str, int]
-    sent: int
-    received: int
-    said: list[Said]
-    monitors: list[Monitored]
-    differs: list[Differs]
-    clients: list[Client]
+    name: Annotated[str, Means("the text that clients are told")]
+    state: Annotated[State, Means("how it is, in one word; the first that fits")]
+    why: Annotated[str, Means("the same in words, and who says so; empty where there is nothing to say")]
+    rank: Annotated[int, Means("0 is the fastest")]
+    slots: Annotated[int, Means("how many jobs it may run at once")]
+    capacity: Annotated[int, Means("how many may be lent now")]
+    weight: Annotated[float, Means("the share of its slots that it is given: the least of what the sources say")]
+    used: Annotated[int, Means("how many are lent")]
+    options: Annotated[str, Means("distcc's options, with commas between them, or empty")]
+    address: Annotated[str, Means("where it really is")]
+    pools: Annotated[list[str], Means("the pools that it serves")]
+    jobs: Annotated[int, Means("leases since the start, ended or not")]
+    seconds: Annotated[float, Means("that the ended ones lasted together")]
+    failures: Annotated[dict[str, int], Means("jobs that it failed since the start, by how")]
+    sent: Annotated[int, Means("bytes that the proxy sent there since the start")]
+    received: Annotated[int, Means("bytes that came back")]
+    said: Annotated[list[Said], Means("what each source says of it now")]
+    monitors: Annotated[list[Monitored], Means("what each monitor found")]
+    differs: Annotated[list[Differs], Means("what is not as the file has it")]
+    clients: Annotated[list[Client], Means("who has its slots")]
 
 
 class Totals(TypedDict):
     """Sums over the farm."""
 
-    hosts: int
-    #: hosts that may not be given a job, whoever says so
-    out: int
-    slots: int
-    capacity: int
-    used: int
-    waiting: int
-    #: how long the longest has waited
-    longest_wait: float
+    hosts: Annotated[int, Means("hosts in the file")]
+    out: Annotated[int, Means("hosts that may not be given a job, whoever says so")]
+    slots: Annotated[int, Means("slots of all hosts in the file")]
+    capacity: Annotated[int, Means("how many may be lent now")]
+    used: Annotated[int, Means("how many are lent")]
+    waiting: Annotated[int, Means("clients that wait")]
+    longest_wait: Annotated[float, Means("how long the longest has waited")]
 
 
 class StatusReport(TypedDict):
     """The farm in few words."""
 
-    version: int
-    distbal: str
-    at: float
-    started: float
-    policy: str
-    order: str
-    totals: Totals
-    #: since the start: asked, granted, ended, withdrawn, refused
-    counts: dict[str, int]
-    #: where it listens, by kind
-    ports: dict[str, list[str]]
-    waiters: list[Client]
+    version: Annotated[int, Means("of these reports: grows when a field changes its meaning or goes")]
+    distbal: Annotated[str, Means("the version of distbal")]
+    at: Annotated[float, Means("of when all this is")]
+    started: Annotated[float, Means("when the daemon started")]
+    policy: Annotated[str, Means("which host gets a job: as in hosts.yaml")]
+    order: Annotated[str, Means("which waiter is next: as in hosts.yaml")]
+    totals: Annotated[Totals, Means("sums over the farm")]
+    counts: Annotated[
+        dict[str, int],
+        Means("since the start: asked, granted, ended, withdrawn (left before they had a slot), refused (waited too long)"),
+    ]
+    ports: Annotated[dict[str, list[str]], Means("where it listens, by kind")]
+    waiters: Annotated[list[Client], Means("who waits, the longest first")]
 
 
 class HostsReport(TypedDict):
     """Every host, fastest first, then those that are gone from the file."""
 
-    version: int
-    at: float
-    hosts: list[HostReport]
+    version: Annotated[int, Means("of these reports")]
+    at: Annotated[float, Means("of when all this is")]
+    hosts: Annotated[list[HostReport], Means("all hosts, fastest first")]
 
 
 class PassedOverReport(TypedDict):
     """A host that did not get the job."""
 
-    host: str
-    #: pool, asked-for, excluded, taken-down, drained, down, weight, full, suspect, busier or not-drawn
-    reason: str
-    words: str
+    host: Annotated[str, Means("its name")]
+    reason: Annotated[
+        str,
+        Means("in one word: pool, asked-for, excluded, taken-down, drained, down, weight, full, suspect, busier or not-drawn"),
+    ]
+    words: Annotated[str, Means("the same as the end of a sentence that begins with its name")]
 
 
 class AttemptReport(TypedDict):
     """One try at a job, on one host."""
 
-    lease: int
-    host: str
-    asked: float
-    granted: float
-    waited: float
-    #: null while it runs
-    ended: float | None
-    seconds: float
-    outcome: str | None
-    #: hosts that could not serve it when it asked, by reason; empty where it had not to wait
-    waited_for: dict[str, int]
-    passed_over: NotRequired[list[PassedOverReport]]
-    #: how many more were passed over than are told of, where not all of them are
-    more: NotRequired[int]
+    lease: Annotated[int, Means("the lease's number")]
+    host: Annotated[str, Means("the host's name")]
+    asked: Annotated[float, Means("when the job first asked for a slot")]
+    granted: Annotated[float, Means("when it got one")]
+    waited: Annotated[float, Means("how long that took")]
+    ended: Annotated[float | None, Means("when it ended; null while it runs")]
+    seconds: Annotated[float, Means("how long it has run, or ran")]
+    outcome: Annotated[str | None, Means("how it ended, in one word; null while it runs")]
+    waited_for: Annotated[
+        dict[str, int], Means("hosts that could not serve it when it asked, by reason; empty where it had not to wait")
+    ]
+    passed_over: NotRequired[
+        Annotated[
+            list[PassedOverReport],
+            Means("why not each host before it in rank; left out where an answer would grow too long: ask for the job alone"),
+        ]
+    ]
+    more: NotRequired[Annotated[int, Means("how many more were passed over than are told of, where not all of them are")]]
 
 
 class JobReport(TypedDict):
     """One client's job."""
 
-    id: int
-    address: str
-    port: int
-    pool: str
-    attempts: list[AttemptReport]
+    id: Annotated[int, Means("the job's number")]
+    address: Annotated[str, Means("the client's; empty where it has none")]
+    port: Annotated[int, Means("its port there; 0 where it has none")]
+    pool: Annotated[str, Means("the pool that it asked for")]
+    attempts: Annotated[list[AttemptReport], Means("in the order in which they ended")]
 
 
 class JobsReport(TypedDict):
     """The last jobs that ended, the latest first."""
 
-    version: int
-    at: float
-    jobs: list[JobReport]
+    version: Annotated[int, Means("of these reports")]
+    at: Annotated[float, Means("of when all this is")]
+    jobs: Annotated[list[JobReport], Means("the latest first")]

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,11 @@ from distbal.report import (
     StatusReport,
     Totals,
 )
-from distbal.snapshot import ClientState, HostState, Snapshot
+from distbal.snapshot import ClientState, HostState, Snapshot, host_state
+from distbal.waits import Histogram
+
+#: hosts that were passed over, in one report of many jobs: those of the latest ones. Of 500 hosts, 100 jobs would fill 5 MB
+MOST_PASSED_OVER = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,28 @@ class Sight:
     epoch: float
     watches: Mapping[str, list[WatchState]]
     decisions: Decisions
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is counted: for metrics, and without those clients of whom there may be thousands.
+
+    :ivar hosts: in no order.
+    :ivar watches: what the monitors found.
+    :ivar counts: totals since the start, as a snapshot has them; ``waits``: how long those waited that were granted a slot.
+    :ivar lent: slots that are lent; ``waiting``: clients that wait; ``longest_wait``: seconds that the longest has waited.
+    :ivar policy: which host gets a job; ``order``: which waiter is next.
+    """
+
+    hosts: tuple[HostState, ...]
+    watches: tuple[WatchState, ...]
+    counts: dict[str, int]
+    waits: Histogram
+    lent: int
+    waiting: int
+    longest_wait: float
+    policy: str
+    order: str
 
 
 class Reporter:
@@ -87,6 +113,28 @@ class Reporter:
         """How many slots are lent, and how many clients wait: for pennies."""
         return self._leases.scheduler.lent, self._leases.scheduler.waiting
 
+    @property
+    def usable(self) -> tuple[int, int]:
+        """How many hosts may be given jobs, now or when a slot of theirs is free, and how many the file names: for pennies."""
+        hosts = [host for host in self._leases.scheduler.hosts.values() if not host.removed]
+        return sum(host.capacity > 0 for host in hosts), len(hosts)
+
+    def figures(self) -> Figures:
+        """What is counted."""
+        scheduler = self._leases.scheduler
+        first = scheduler.asked_first
+        return Figures(
+            hosts=tuple(map(host_state, scheduler.hosts.values())),
+            watches=self._monitors.states(),
+            counts=scheduler.counts,
+            waits=scheduler.waits,
+            lent=scheduler.lent,
+            waiting=scheduler.waiting,
+            longest_wait=0.0 if first is None else max(0.0, self._seconds() - first),
+            policy=scheduler.farm.policy,
+            order=scheduler.farm.order,
+        )
+
     def sight(self) -> Sight:
         """All that there is to tell, at one moment."""
         watches: dict[str, list[WatchState]] = {}
@@ -123,12 +171,18 @@ class Reporter:
         return hosts_report(self.sight())
 
     def jobs(self, limit: int = 50, *, host: str = "", address: str = "", passed_over: int | None = None) -> JobsReport:
-        """The last jobs that ended, the latest first.
+        """The last jobs that ended, the latest first: as :meth:`ended` has them.
+
+        :param passed_over: of how many hosts to tell why they did not get the job, for each attempt; None for all.
+        """
+        return jobs_report(self.ended(limit, host=host, address=address), self.epoch, self._seconds(), passed_over)
+
+    def ended(self, limit: int = 50, *, host: str = "", address: str = "") -> list[Job]:
+        """The last jobs that ended, the latest first, for :func:`each_job`.
 
         :param limit: how many at most.
         :param host: only those that had an attempt there; "" for any.
         :param address: only that client's; "" for any.
-        :param passed_over: of how many hosts to tell why they did not get the job, for each attempt; None for all.
         """
         last = None if host or address else limit
         found = [
@@ -136,7 +190,12 @@ class Reporter:
             for job in reversed(self._leases.scheduler.history.jobs(last))
             if (not host or any(one.host == host for one in job.attempts)) and (not address or job.address == address)
         ]
-        return jobs_report(found[:limit], self.epoch, self._seconds(), passed_over)
+        return found[:limit]
+
+    @property
+    def now(self) -> float:
+        """On the scheduler's clock."""
+        return self._seconds()
 
     def job(self, number: int) -> JobReport | None:
         """One job, running or ended; None where nothing is known of it (any more).
@@ -161,16 +220,20 @@ class Reporter:
 
 def hosts_report(sight: Sight) -> HostsReport:
     """Every host."""
-    clients: dict[str, list[Client]] = {}
+    return {"version": VERSION, "at": round(sight.snapshot.at + sight.epoch, 3), "hosts": list(each_host(sight))}
+
+
+def each_host(sight: Sight, name: str = "") -> Iterator[HostReport]:
+    """Every host, or the one of this name, if it is there; made as they are wanted."""
+    clients: dict[str, list[ClientState]] = {}
     for lease in sight.snapshot.leases:
-        clients.setdefault(lease.host, []).append(client_report(lease, sight.snapshot.at))
+        clients.setdefault(lease.host, []).append(lease)
     differing: dict[str, list[Differs]] = {}
-    for name, key, decision in sight.decisions:
-        differing.setdefault(name, []).append(_differs(key, decision))
-    hosts = [
-        _host(host, sight, clients.get(host.spec.name, []), differing.get(host.spec.name, [])) for host in sight.snapshot.hosts
-    ]
-    return {"version": VERSION, "at": round(sight.snapshot.at + sight.epoch, 3), "hosts": hosts}
+    for other, key, decision in sight.decisions:
+        differing.setdefault(other, []).append(_differs(key, decision))
+    for host in sight.snapshot.hosts:
+        if name in ("", host.spec.name):
+            yield _host(host, sight, clients.get(host.spec.name, []), differing.get(host.spec.name, []))
 
 
 def totals(snapshot: Snapshot) -> Totals:
@@ -218,12 +281,20 @@ def job_report(job: Job, epoch: float, now: float, *, why: bool, most: int | Non
 
 
 def jobs_report(jobs: Iterable[Job], epoch: float, now: float, most: int | None = None) -> JobsReport:
-    """Several, with all there is to tell.
+    """Several.
 
     :param most: of how many hosts that were passed over to tell, for each attempt; None for all.
     """
-    told = [job_report(job, epoch, now, why=True, most=most) for job in jobs]
-    return {"version": VERSION, "at": round(now + epoch, 3), "jobs": told}
+    return {"version": VERSION, "at": round(now + epoch, 3), "jobs": list(each_job(jobs, epoch, now, most))}
+
+
+def each_job(jobs: Iterable[Job], epoch: float, now: float, most: int | None = None) -> Iterator[JobReport]:
+    """Several, made as they are wanted; the first of them with the hosts that were passed over."""
+    left = MOST_PASSED_OVER
+    for job in jobs:
+        report = job_report(job, epoch, now, why=left > 0, most=most)
+        left -= sum(len(one.get("passed_over", ())) for one in report["attempts"])
+        yield report
 
 
 def state_of(host: HostState) -> State:
@@ -259,7 +330,7 @@ def _said_words(verdict: Verdict) -> str:
     return f"{verdict.source}: {what}"
 
 
-def _host(host: HostState, sight: Sight, clients: list[Client], differs: list[Differs]) -> HostReport:
+def _host(host: HostState, sight: Sight, clients: list[ClientState], differs: list[Differs]) -> HostReport:
     spec, state = host.spec, state_of(host)
     weights = [verdict.weight for verdict in host.verdicts if verdict.weight is not None]
     return {
@@ -282,7 +353,7 @@ def _host(host: HostState, sight: Sight, clients: list[Client], differs: list[Di
         "said": [_said(verdict, sight.epoch) for verdict in host.verdicts],
         "monitors": [_monitored(watch, sight.epoch) for watch in sight.watches.get(spec.name, ())],
         "differs": differs,
-        "clients": clients,
+        "clients": [client_report(client, sight.snapshot.at) for client in clients],
     }
 
 

@@ -39,6 +39,7 @@ from distbal.ranking import Ranking
 from distbal.requests import Lease, Request, Ticket
 from distbal.snapshot import Snapshot, client_state, host_state
 from distbal.standing import Board, Moment
+from distbal.waits import Histogram, Waits
 
 
 @dataclass(slots=True)
@@ -85,6 +86,7 @@ class Scheduler:
         #: waiters by when they asked, where they may not wait for ever
         self._patience: Ranking[Ticket] = Ranking()
         self._counts = dict.fromkeys(("asked", "granted", "ended", "withdrawn", "refused"), 0)
+        self._waits = Waits()
         self._farm = farm
         self._queue: WaitQueue = DISCIPLINES[farm.order]()
         #: jobs whose turn had come already
@@ -105,6 +107,16 @@ class Scheduler:
     def counts(self) -> dict[str, int]:
         """Totals since the start, by the names that a snapshot has."""
         return dict(self._counts)
+
+    @property
+    def waits(self) -> Histogram:
+        """How long those who were granted a slot had waited. A job whose turn comes again has waited since it first asked."""
+        return self._waits.histogram(self._counts["granted"])
+
+    @property
+    def asked_first(self) -> float | None:
+        """When the one that waits longest asked; None when nobody waits. Looks at all of them."""
+        return min((ticket.asked for ticket in self._waiters.values()), default=None)
 
     @property
     def hosts(self) -> Mapping[str, Host]:
@@ -185,7 +197,7 @@ class Scheduler:
         if learnt:
             return self._changed([host], now)
         if self._waiters and host.leases < host.capacity:
-            ticket = self._take(host)
+            ticket = self._take(host, now)
             if ticket is not None:
                 # as many leases as before: the indexes need not hear of it
                 return [self._grant(ticket, host, now)]
@@ -319,13 +331,14 @@ class Scheduler:
             return self._only
         return self._queue if request.since is None else self._again
 
-    def _take(self, host: Host) -> Ticket | None:
-        """The next waiter that this host can serve, taken out; None when there is none."""
+    def _take(self, host: Host, now: float) -> Ticket | None:
+        """The next waiter that this host can serve, taken out, as it is to be granted now; None when there is none."""
         ticket = self._only.take(host) if self._only else None
         ticket = ticket or (self._again.take(host) if self._again else None) or self._queue.take(host)
         if ticket is not None:
             del self._waiters[ticket.id]
             self._patience.discard(ticket)
+            self._waits.note(now - ticket.asked)
         return ticket
 
     def _learn(self, lease: Lease, outcome: Outcome, traffic: Traffic, now: float) -> bool:
@@ -384,7 +397,7 @@ class Scheduler:
         for host in hosts:
             free.changed(host)
         while self._waiters and (best := free.pick(())) is not None:
-            ticket = self._take(best)
+            ticket = self._take(best, now)
             if ticket is None:
                 free.drop(best)
                 continue

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import time
 from pathlib import Path
@@ -14,31 +13,37 @@ from types import FrameType
 from typing import Any, ClassVar, cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock, succeed
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThread
-from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from distbal import config, descriptors, loop, monitorconfig
-from distbal.briefports import StatusFactory, UpdateFactory
+from distbal import config, descriptors, logs, monitorconfig
+from distbal.admin import Admin
+from distbal.changes import Changes
 from distbal.complaints import Complaints
 from distbal.config import DEFAULT_PATH
-from distbal.errors import ConfigError, ListenError, describe
+from distbal.decisions import Decisions
+from distbal.errors import ConfigError, DistbalError, ListenError, describe
+from distbal.export import exported
+from distbal.frontends import Frontends
+from distbal.hosts import Farm
 from distbal.leases import LocalLeases
 from distbal.listeners import Opened, open_all, sort_out
+from distbal.logs import Logger
 from distbal.lookup import Lookup, SystemResolver
-from distbal.loop import HotLoop
 from distbal.monitors.kit import Surroundings
 from distbal.monitors.rounds import Rounds
 from distbal.monitors.slots import Slots
 from distbal.notify import notify
-from distbal.ports import BalanceFactory, BalancePort, Replies, Terms
-from distbal.proxy import pipes, splice
-from distbal.proxy.port import Proxy, ProxyPort
-from distbal.proxy.streams import ProxyFactory
+from distbal.ports import Replies, Terms
+from distbal.process import never_back, spare_the_collector, warn_of_little_room
+from distbal.proxy.port import Proxy
+from distbal.reporter import Reporter
+from distbal.saver import Kept, keep
 from distbal.scheduler import Scheduler
+from distbal.serving import Serving
 
 
 class Options(usage.Options):
@@ -65,11 +70,14 @@ class BalancerService(Service):
     :param path: hosts.yaml, read again on SIGHUP; absolute.
     :param loaded: what it says now.
     :param opened: its listeners, bound.
-    :param room: how many descriptors clients may take; ``crowd``: how many clients of 5657, and of 5658, may be there at once.
+    :param kept: what people decided before.
+    :param room: how many descriptors clients may take; ``crowd``: how many clients of each other port may be there at once.
 
     :ivar leases: where slots come from.
     :ivar monitors: what asks the hosts how they are.
-    :ivar opened: what is listened on.
+    :ivar admin: what changes all this while it runs.
+    :ivar reporter: what tells of it.
+    :ivar serving: what is listened on.
     """
 
     name = "distbal"
@@ -81,6 +89,7 @@ class BalancerService(Service):
         path: str,
         loaded: config.Loaded,
         opened: list[Opened],
+        kept: Kept,
         *,
         room: int,
         crowd: int = descriptors.CROWD,
@@ -88,26 +97,57 @@ class BalancerService(Service):
     ) -> None:
         self.path = path
         self.settings = loaded.settings
-        self.opened = opened
-        self.verbose = verbose
+        self._text = loaded.text
         self._reactor = reactor
         self._room = room
+        self._verbose = verbose
         clock = cast("IReactorTime", reactor)
         # microseconds since 1970: greater than any number that an earlier process can have given out
-        scheduler = Scheduler(loaded.settings.farm, first_id=time.time_ns() // 1000)
+        scheduler = Scheduler(Farm(()), first_id=time.time_ns() // 1000)
         self.leases = LocalLeases(scheduler, clock)
-        self._complain = Complaints(self.log, clock.seconds)
+        complain = Complaints(self.log, clock.seconds)
         self._terms = Terms()
         self._agree()
-        self._loop: HotLoop | None = None
         lookup = Lookup(clock, SystemResolver(reactor))
         self._proxy = Proxy(clock, lookup)
         self.monitors = Rounds(self.leases, Surroundings(reactor, lookup, Slots(self.leases)))
-        self._streams: list[ProxyFactory] = []
-        self._status = StatusFactory("status", self.leases, self._terms, self._complain, clock)
-        self._update = UpdateFactory("update", self.leases, self._terms, self._complain, clock)
-        self._status.most = self._update.most = crowd
+        self._kept = kept
+        self.reporter = Reporter(
+            self.leases,
+            self.monitors,
+            seconds=clock.seconds,
+            wall=time.time,
+            decisions=lambda: self.admin.overlay.decisions,
+            ports=lambda: self.serving.places(),  # noqa: PLW0108 (it is made below)
+        )
+        self.admin = Admin(self, self.leases, self.reporter, time.time, made=kept.decisions, changes=kept.changes)
+        self.admin.file_changed(loaded.settings.farm)
+        self._frontends = Frontends(
+            reactor,
+            self.leases,
+            self._terms,
+            complain,
+            self.reporter,
+            self.admin,
+            lambda: self.settings,
+            crowd,
+            {"monitors": self.monitors, "service": self},
+        )
+        self.serving = Serving(
+            reactor,
+            self.leases,
+            self._terms,
+            complain,
+            self._proxy,
+            self._frontends.makers,
+            self._name_ports,
+            opened,
+            room=room,
+            log_jobs=verbose,
+        )
         self._reloading = DeferredLock()
+        #: why the last file was not taken in
+        self._refusal: list[str] = []
         self._signal_before: Any = None
 
     # -- start and stop
@@ -115,22 +155,22 @@ class BalancerService(Service):
     def startService(self) -> None:
         """Serve what was bound; CannotStart where a Twisted endpoint cannot listen."""
         super().startService()  # type: ignore[no-untyped-call]
-        if loop.available:
-            self._loop = HotLoop(self._reactor, self._reactor, self._room)
-        if reasons := self._serve_all(self.opened):
+        logs.threshold.set("debug" if self._verbose else "info")
+        if reasons := self.serving.start():
             # the daemon does not come up half
             raise CannotStart("\n".join(f"distbal: {reason}" for reason in reasons))
         self._signal_before = signal.signal(signal.SIGHUP, self._hang_up)
-        self.monitors.configure(self.settings.monitors)
-        farm = self.settings.farm
+        farm = self.leases.scheduler.farm
+        self._ask_hosts(farm)
         asked = monitorconfig.summary(self.settings.monitors)
         self.log.info(
-            "hosts: {hosts}, slots: {slots}, policy: {policy}; listening on {ports}{asked}",
+            "hosts: {hosts}, slots: {slots}, policy: {policy}; listening on {ports}{asked}{decided}",
             asked=f"; monitors: {asked}" if asked else "",
+            decided=decided(self.admin.overlay.decisions),
             slots=sum(host.slots for host in farm.hosts),
             hosts=len(farm.hosts),
             policy=farm.policy,
-            ports=", ".join(f"{one.spec.kind} {one.port or one.spec.at}" for one in self.opened),
+            ports=", ".join(f"{one.spec.kind} {one.port or one.spec.at}" for one in self.serving.opened),
         )
         notify("READY=1")
 
@@ -140,23 +180,54 @@ class BalancerService(Service):
         if self._signal_before is not None:
             signal.signal(signal.SIGHUP, self._signal_before)
             self._signal_before = None
-        closed = [opened.close() for opened in self.opened]
+        closed = self.serving.stop()
         closed.append(self.monitors.stop())
-        self.opened = []
-        if self._loop is not None:
-            self._loop.stop()
-            self._loop = None
-        for factory in self._streams:
-            factory.stop()
-        self._streams = []
         self._proxy.stop()
+        closed += self._frontends.stop()
         self.leases.stop()
+        closed.append(self._kept.saved().addBoth(lambda _: self._kept.close()))
         self.log.info(
             "slots lent since the start: {granted}; clients that left while they waited: {withdrawn}; refused after"
             " queue.wait: {refused}",
             **self.leases.scheduler.counts,
         )
         return DeferredList(closed)
+
+    # -- what the verbs need (admin.Daemon)
+
+    def serve(self, farm: Farm) -> None:
+        """Serve this farm from now on."""
+        # a host may have other options than one of its name had before
+        self._terms.replies = Replies(self.settings.reply)
+        self.leases.configure(farm)
+        if self.running:
+            self._ask_hosts(farm)
+
+    def reload_file(self) -> Deferred[list[str]]:
+        """Read the file again; why it was not taken in, nothing where it was."""
+        return self.reload().addCallback(lambda taken: [] if taken else self._refusal)
+
+    def export(self, made: Decisions) -> Deferred[str]:
+        """The file as it would have to be for these decisions."""
+        return deferToThread(exported, self.path, self._text, made, time.time())
+
+    def save(self, made: Decisions, changes: Changes) -> None:
+        """Keep these across restarts."""
+        self._kept.save(made, changes)
+
+    def saved(self) -> Deferred[str]:
+        """Fires when they are kept: with why they are not, or ""."""
+        return self._kept.saved()
+
+    def log_jobs(self, each: bool) -> None:
+        """Whether each job is logged."""
+        self.serving.log_jobs(each)
+
+    def _ask_hosts(self, farm: Farm) -> None:
+        """Let the monitors ask the hosts of this farm."""
+        settings = self.settings
+        named = {spec.name for spec in settings.farm.hosts}
+        self.monitors.configure(monitorconfig.served(settings.monitors, settings.common, named, farm.hosts))
 
     # -- reload
 
@@ -171,10 +242,12 @@ class BalancerService(Service):
     def _cannot_read(self, failure: Failure) -> bool:
         if not isinstance(failure.value, ConfigError):
             self.log.failure("{path} could not be read, by a bug", failure, path=self.path)
+            self._refusal = [f"{self.path} could not be read, by a bug: the log tells more"]
             return False
         return self._refuse([describe(self.path, mistake) for mistake in failure.value.mistakes])
 
     def _refuse(self, reasons: list[str]) -> bool:
+        self._refusal = reasons
         for reason in reasons:
             self.log.error("{reason}", reason=reason)
         self.log.error("{path} was not taken in: nothing has changed", path=self.path)
@@ -183,9 +256,10 @@ class BalancerService(Service):
     def _take_in(self, loaded: config.Loaded) -> bool | Deferred[bool]:
         """The last step that can fail is to bind new ports; it comes before anything is changed."""
         if not self.running:
+            self._refusal = ["distbal stops"]
             return False
         settings = loaded.settings
-        kept, gone, wanted = sort_out(self.opened, settings.listen)
+        kept, gone, wanted = sort_out(self.serving.opened, settings.listen)
         try:
             new = open_all(wanted)
         except ListenError as error:
@@ -195,11 +269,13 @@ class BalancerService(Service):
         for mistake in loaded.warnings:
             self.log.warn("{warning}", warning=describe(self.path, mistake))
         closing = DeferredList([one.close() for one in gone])
-        self.opened = kept + new
+        self.serving.opened = kept + new
         before, self.settings = self.settings, settings
+        self._text = loaded.text
         self._agree()
-        self.leases.configure(settings.farm)
-        self.monitors.configure(settings.monitors)
+        self._frontends.configure()
+        self.admin.file_changed(settings.farm)
+        self._ask_hosts(self.leases.scheduler.farm)
         self._tell_changes(before, gone, new)
         warn_of_little_room(self.log, settings, descriptors.raise_limit(), self._room)
         # an endpoint that listens on the port of one that is gone can do so only when that one has closed
@@ -207,7 +283,7 @@ class BalancerService(Service):
 
     def _serve_new(self, new: list[Opened]) -> bool:
         if self.running:
-            self._serve_all(new)
+            self.serving.serve(new)
         return True
 
     def _tell_changes(self, before: config.Settings, closed: list[Opened], opened: list[Opened]) -> None:
@@ -232,110 +308,29 @@ class BalancerService(Service):
         if not self._reloading.waiting:
             self.reload()
 
-    # -- serving
-
     def _agree(self) -> None:
         """Let the ports go by what the file says now."""
         self._terms.replies = Replies(self.settings.reply)
         self._terms.allow_clients = self.settings.allow["clients"]
         self._terms.allow_update = self.settings.allow["update"]
 
-    def _serve_all(self, opened: list[Opened]) -> list[str]:
-        """Serve listeners; why some cannot be served, as far as it shows at once. What shows later is logged too."""
-        reasons: list[str] = []
-
-        def cannot(failure: Failure, one: Opened) -> None:
-            reasons.append(failure.getErrorMessage())
-            self.log.critical("{reason}", reason=reasons[-1])
-            if one in self.opened:
-                # so that the next reload tries it again
-                self.opened.remove(one)
-
-        for one in list(opened):
-            self._serve(one).addCallbacks(lambda _: self._name_ports(), cannot, errbackArgs=(one,))
-        self._name_ports()
-        return reasons
-
-    def _serve(self, opened: Opened) -> Deferred[None]:
-        spec = opened.spec
-        if spec.kind == "status":
-            return opened.serve(self._reactor, self._status)
-        if spec.kind == "update":
-            return opened.serve(self._reactor, self._update)
-        if spec.kind == "proxy":
-            return self._serve_proxy(opened)
-        port = BalancePort(self.leases, self._terms, spec.pool, self._complain, verbose=self.verbose)
-        hot_loop = self._loop
-        if hot_loop is None or not opened.is_socket:
-            return opened.serve(self._reactor, BalanceFactory(port))
-        opened.serve_hot(hot_loop, lambda descriptor, address: port.hot(hot_loop, descriptor, address))
-        return succeed(None)
-
-    def _serve_proxy(self, opened: Opened) -> Deferred[None]:
-        spec, hot_loop = opened.spec, self._loop
-        port = ProxyPort(
-            self._proxy,
-            self.leases,
-            self._terms,
-            spec.pool,
-            self._complain,
-            server_first=spec.speaks_first == "server",
-            passes=spec.half_close == "pass",
-            verbose=self.verbose,
-        )
-        if hot_loop is None or not splice.available or not opened.is_socket:
-            factory = ProxyFactory(port, self._reactor)
-            # those that listen no more are kept for their sessions
-            self._streams = [old for old in self._streams if old.numPorts or old.sessions] + [factory]
-            return opened.serve(self._reactor, factory)
-        self._proxy.reserve(hot_loop)
-        opened.serve_hot(hot_loop, lambda descriptor, address: port.hot(hot_loop, descriptor, address), splice.COST)
-        return succeed(None)
-
     def _name_ports(self) -> None:
-        """The status page names the first port of each kind."""
-        ports = {one.spec.kind: one.port for one in reversed(self.opened)}
-        self._status.balance_port, self._status.status_port = ports.get("balance", 0), ports.get("status", 0)
+        """The text of 5657 names the first port of each kind."""
+        self._frontends.name_ports(self.serving.port("balance"), self.serving.port("status"))
 
 
 def not_yet(signum: int, frame: FrameType | None) -> None:
     """Nothing is there yet, or any more, that could be reloaded."""
 
 
-def spare_the_collector() -> None:
-    """Let the garbage collector leave alone what lives as long as the daemon, and look less often at the rest.
-
-    What a job leaves behind is freed by itself; a collection over 20,000 clients would only stall them.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-
-
-def never_back(reactor: Any) -> None:
-    """Let the reactor's timers go by the monotonic clock. Its own is the wall clock, and a step of that fires every timer.
-
-    To be called before the first timer is set; a reactor that has timers already keeps its clock.
-    """
-    if not reactor.getDelayedCalls():
-        reactor.seconds = time.monotonic
-
-
-def warn_of_little_room(log: Logger, settings: config.Settings, limit: int, room: int) -> None:
-    """Say so where the farm has more slots than half of the clients that there is room for."""
-    proxied = any(spec.kind == "proxy" for spec in settings.listen)
-    each, kept = (splice.COST, 2 * pipes.KEPT) if proxied else (1, 0)
-    slots = sum(host.slots for host in settings.farm.hosts)
-    wanted = 2 * slots * each + kept
-    if room < wanted:
-        log.warn(
-            "the limit on open descriptors is {limit}, which leaves room for {room} clients: for {slots} slots, and as many"
-            " waiting, raise it to {wanted} (LimitNOFILE= in the unit, ulimit -Hn in a shell)",
-            limit=limit,
-            room=max(0, room - kept) // each,
-            slots=slots,
-            wanted=wanted + limit - room,
-        )
+def decided(made: Decisions) -> str:
+    """What people decided before the start, for a line of the log; "" for nothing."""
+    taken_out = [f"{name} ({decision.why or decision.value})" for name, key, decision in made if key == "admin"]
+    others = len(list(made)) - len(taken_out)
+    more = f"{others} more" if taken_out else f"{others}"
+    said = [f"taken out: {', '.join(taken_out)}"] if taken_out else []
+    said += [f"{more} decided by hand (distbal hosts shows what differs from the file)"] if others else []
+    return f"; {'; '.join(said)}" if said else ""
 
 
 def makeService(options: Options) -> BalancerService:
@@ -351,8 +346,13 @@ def makeService(options: Options) -> BalancerService:
     path = options["config"]
     try:
         loaded = config.load(path)
-        opened = open_all(loaded.settings.listen)
-    except (ConfigError, ListenError) as error:
+        kept = keep(loaded.settings.state, wanted=loaded.settings.state_wanted)
+        try:
+            opened = open_all(loaded.settings.listen)
+        except ListenError:
+            kept.close()
+            raise
+    except DistbalError as error:
         raise SystemExit("\n".join(f"distbal: {line}" for line in str(error).splitlines())) from None
     for mistake in loaded.warnings:
         log.warn("{warning}", warning=describe(path, mistake))
@@ -363,6 +363,6 @@ def makeService(options: Options) -> BalancerService:
     # twistd may change directories before the file is read again
     there = str(Path(path).absolute())
     crowd = descriptors.crowd(limit)
-    service = BalancerService(reactor, there, loaded, opened, room=room, crowd=crowd, verbose=bool(options["verbose"]))
+    service = BalancerService(reactor, there, loaded, opened, kept, room=room, crowd=crowd, verbose=bool(options["verbose"]))
     spare_the_collector()
     return service

@@ -1,15 +1,13 @@
-"""``distbal status``: the farm as the status port shows it, as a table for people or as JSON for programs.
+"""``distbal status``: the farm as a table for people or as JSON for programs.
 
-It is a client like any other, of distbal or of the Tcl original: it knows the wire and nothing of the daemon.
+On the balancer's own machine the admin socket is asked, which knows all. Elsewhere, or where an address is given, it is a
+client of the status port like any other, of distbal or of the Tcl original: it knows the wire and nothing of the daemon.
 """
 
 from __future__ import annotations
 
-import io
 import os
-import shutil
 import socket
-import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections import Counter
@@ -17,7 +15,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from distbal import wire
+from distbal import adminclient, tables, terminal, wire
+from distbal.columns import BAR, BOLD, PLAIN, RED, YELLOW, bar, cut, many, safe
 from distbal.errors import DistbalError, WireError
 
 DEFAULT_ADDRESS = "127.0.0.1"
@@ -30,8 +29,6 @@ READING_TIME = 30.0
 LARGEST_ANSWER = 64 << 20
 
 _OPENING = b"BalanceTcpPort = "
-_BAR = 10
-_RED, _YELLOW, _BOLD, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[1m", "\x1b[0m"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -41,8 +38,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="?",
         metavar="ADDRESS[:PORT]",
         type=where,
-        default=(DEFAULT_ADDRESS, DEFAULT_PORT),
-        help=f"the status port to ask; {DEFAULT_ADDRESS}:{DEFAULT_PORT} where not given",
+        help="the status port to ask, distbal's or the Tcl original's; without it, the admin socket of this machine, and where"
+        f" that is not there or not for you, {DEFAULT_ADDRESS}:{DEFAULT_PORT}, which knows less",
+    )
+    parser.add_argument(
+        "--socket",
+        metavar="PATH",
+        help=f"the admin socket to ask; ${adminclient.VARIABLE} where not given, or {adminclient.DEFAULT_PATH}",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
@@ -53,20 +55,39 @@ def run(args: Namespace) -> int:
     :return: the exit status, 0.
     :raises DistbalError: nobody answers there, or nobody who speaks this protocol; the text says which.
     """
-    farm = Farm(wire.parse_status(ask(*args.where)))
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    if args.json:
-        import json
-
-        json.dump(farm.as_json(), sys.stdout, indent=1)
-        sys.stdout.write("\n")
-        return 0
-    terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if terminal else None
-    colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    sys.stdout.write(table(farm, spell(*args.where), width=width, colour=colour))
+    if args.where is not None and args.socket is not None:
+        raise DistbalError("an address is that of a status port, and --socket an admin socket: name one of them")
+    asked = args.where is None and _of_admin_socket(args)
+    if not asked:
+        _of_status_port(*(args.where or (DEFAULT_ADDRESS, DEFAULT_PORT)), as_json=args.json)
     return 0
+
+
+def _of_admin_socket(args: Namespace) -> bool:
+    """Whether the admin socket answered; where it was named, its silence is an error."""
+    try:
+        with adminclient.Connection(args.socket or adminclient.default_path()) as daemon:
+            farm, hosts = daemon.ask(["status"]), daemon.ask(["hosts"])
+    except (adminclient.NoDaemonError, adminclient.NotPermittedError):
+        if args.socket or os.environ.get(adminclient.VARIABLE):
+            raise
+        return False
+    if args.json:
+        terminal.write_json({**farm, "hosts": hosts.get("hosts")})
+    else:
+        adminclient.check(farm)
+        width, colour = terminal.kind()
+        terminal.write(tables.whole(farm, hosts["hosts"], width=width, colour=colour))
+    return True
+
+
+def _of_status_port(address: str, port: int, *, as_json: bool) -> None:
+    farm = Farm(wire.parse_status(ask(address, port)))
+    if as_json:
+        terminal.write_json(farm.as_json())
+    else:
+        width, colour = terminal.kind()
+        terminal.write(table(farm, spell(address, port), width=width, colour=colour))
 
 
 # -- asking -------------------------------------------------------------------------------------------------------------------
@@ -207,57 +228,40 @@ def table(farm: Farm, place: str, *, width: int | None = None, colour: bool = Fa
     :param width: columns of the terminal, at which lines are cut; None for whole lines.
     :param colour: mark what is not up.
     """
-    names = [_cut(_safe(row.name), width // 2 if width else None) for row in farm.rows]
+    names = [cut(safe(row.name), width // 2 if width else None) for row in farm.rows]
     slots = [f"{row.used}/{row.slots}" for row in farm.rows]
     columns = [
         max(map(len, ["HOST", *names])),
         max(len(state) for state in ("STATE", *(row.state for row in farm.rows))),
-        max(map(len, ["SLOTS", *slots])) + 1 + _BAR + 2,
+        max(map(len, ["SLOTS", *slots])) + 1 + BAR + 2,
     ]
     heading = f"{'HOST':{columns[0]}}  {'STATE':{columns[1]}}  {'SLOTS':{columns[2]}}  CLIENTS"
     ask = f"; clients ask on port {farm.status.balance_port}" if farm.status.balance_port else ""
-    lines = [f"distbal at {_safe(place)}{ask}", ""]
-    lines.append(f"{_BOLD}{_cut(heading, width)}{_PLAIN}" if colour else _cut(heading, width))
+    lines = [f"distbal at {safe(place)}{ask}", ""]
+    lines.append(f"{BOLD}{cut(heading, width)}{PLAIN}" if colour else cut(heading, width))
     for row, name, used in zip(farm.rows, names, slots, strict=True):
-        room = columns[2] - _BAR - 3
-        line = f"{name:{columns[0]}}  {row.state:{columns[1]}}  {used:>{room}} {_bar(row)}  {_crowd(row.clients)}"
-        line = _cut(line.rstrip(), width)
-        lines.append(f"{_RED if row.state == 'down' else _YELLOW}{line}{_PLAIN}" if colour and row.state != "up" else line)
+        room = columns[2] - BAR - 3
+        line = (
+            f"{name:{columns[0]}}  {row.state:{columns[1]}}  {used:>{room}} {bar(row.used, row.slots)}  {_crowd(row.clients)}"
+        )
+        line = cut(line.rstrip(), width)
+        lines.append(f"{RED if row.state == 'down' else YELLOW}{line}{PLAIN}" if colour and row.state != "up" else line)
     if farm.status.waiting:
-        lines += ["", _cut(f"waiting, longest first: {_crowd(farm.status.waiting)}", width)]
+        lines += ["", cut(f"waiting, longest first: {_crowd(farm.status.waiting)}", width)]
     lines += ["", _summary(farm.totals()), ""]
     return "\n".join(lines)
 
 
-def _bar(row: Row) -> str:
-    """How full the host is: something wherever anything is lent, all of it only where nothing is free."""
-    filled = _BAR if row.used >= row.slots else min(_BAR - 1, -(-row.used * _BAR // row.slots))
-    return f"[{'#' * filled}{'.' * (_BAR - filled)}]"
-
-
 def _crowd(clients: Iterable[wire.ParsedClient]) -> str:
     """Who they are, one word for each address, in the order of the first from there."""
-    count = Counter(_safe(client.address) or "local" for client in clients)
+    count = Counter(safe(client.address) or "local" for client in clients)
     return ", ".join(f"{address} x{number}" if number > 1 else address for address, number in count.items())
 
 
 def _summary(totals: dict[str, int]) -> str:
     down = f" ({totals['down']} down)" if totals["down"] else ""
-    waiting = f"{_many(totals['waiting'], 'client')} waiting"
+    waiting = f"{many(totals['waiting'], 'client')} waiting"
     return (
-        f"{_many(totals['hosts'], 'host')}{down}: {totals['used']} of {_many(totals['slots'], 'slot')} in use, "
+        f"{many(totals['hosts'], 'host')}{down}: {totals['used']} of {many(totals['slots'], 'slot')} in use, "
         f"{totals['usable']} free on hosts that are up; {waiting}"
     )
-
-
-def _many(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
-def _safe(text: str) -> str:
-    """The text without anything that a terminal would obey."""
-    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
-
-
-def _cut(text: str, width: int | None) -> str:
-    return text if width is None or len(text) <= width else text[: max(0, width - 3)] + "..."

@@ -52,6 +52,9 @@ class Node:
     :ivar entries: of a mapping, by key: (the key's own place, the value); None for everything else.
     :ivar size: how many values it holds, itself included; ``depth``: how many stand inside each other.
     :ivar open: it is still being read: an alias to it would be inside itself.
+    :ivar start: where its text begins, in characters from 0, its anchor included; ``end``: the first one behind it.
+    :ivar flow: a list or mapping between brackets.
+    :ivar alias: what stands here is an alias to it; the places of what it holds are those of the original.
     """
 
     line: int
@@ -62,6 +65,10 @@ class Node:
     size: int = 1
     depth: int = 1
     open: bool = False
+    start: int = 0
+    end: int = 0
+    flow: bool = False
+    alias: bool = False
 
     def plain(self) -> object:
         """The value alone, as lists, dictionaries with texts as keys, and scalars."""
@@ -206,7 +213,7 @@ class _Composer:
 
     def value(self, event: yaml.Event, path: Path) -> Node:
         """The value that begins with the event, read to its end."""
-        node = Node(*_place(event))
+        node = _node(event)
         self.values += 1
         if isinstance(event, yaml.AliasEvent):
             node = self.alias(event, path)
@@ -227,10 +234,12 @@ class _Composer:
         if isinstance(event, yaml.ScalarEvent):
             text = _joined(event.value)
             node.value = scalar(text) if event.style is None and event.tag is None else text
-        elif isinstance(event, yaml.SequenceStartEvent):
-            self.sequence(node, path)
         else:
-            self.mapping(node, path)
+            node.flow = bool(event.flow_style)
+            if isinstance(event, yaml.SequenceStartEvent):
+                self.sequence(node, path)
+            else:
+                self.mapping(node, path)
         node.open = False
         return node
 
@@ -241,6 +250,8 @@ class _Composer:
             node.items.append(item)
             node.size += item.size
             node.depth = max(node.depth, item.depth + 1)
+            node.end = item.end
+        _close(node, event)
 
     def mapping(self, node: Node, path: Path) -> None:
         node.entries = {}
@@ -257,9 +268,11 @@ class _Composer:
                 self.wrong(key, (*path, written), f"{_name(written)} stands twice, first on line {first}: keep one of them")
             else:
                 node.entries[written] = (key, value)
+            node.end = value.end
+        _close(node, event)
 
     def alias(self, event: yaml.AliasEvent, path: Path) -> Node:
-        node = Node(*_place(event))
+        node = _node(event)
         anchor = str(event.anchor)
         target = self.anchors.get(anchor)
         if target is None:
@@ -267,7 +280,7 @@ class _Composer:
         elif target.open:
             self.end(event, where(path), f"*{anchor[:60]} stands for a value that it is itself a part of")
         else:
-            return replace(target, line=node.line, column=node.column)
+            return replace(target, line=node.line, column=node.column, start=node.start, end=node.end, alias=True)
         return node
 
     def wrong(self, node: Node, path: Path, text: str) -> None:
@@ -283,6 +296,18 @@ def _place(event: yaml.Event) -> tuple[int, int]:
     """Line and column, from 1."""
     mark = cast("yaml.error.Mark", event.start_mark)
     return mark.line + 1, mark.column + 1
+
+
+def _node(event: yaml.Event) -> Node:
+    """A value that begins with the event, and ends with it as far as is known yet."""
+    start, end = cast("yaml.error.Mark", event.start_mark), cast("yaml.error.Mark", event.end_mark)
+    return Node(start.line + 1, start.column + 1, start=start.index, end=end.index)
+
+
+def _close(node: Node, event: yaml.Event) -> None:
+    """A list or mapping ends with its bracket; in block style with its last value (YAML notices its end only behind it)."""
+    if node.flow:
+        node.end = cast("yaml.error.Mark", event.end_mark).index
 
 
 def _joined(text: str) -> str:

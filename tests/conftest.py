@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import tempfile
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,17 @@ def running_reactor() -> None:
     from twisted.internet import reactor
 
     pytest_twisted.blockon(deferLater(reactor, 0))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cached_plugins() -> None:
+    """Let Twisted make its cache of plugins, which loads all of them: Conch, before Python 3.13, warns of a module it uses."""
+    from twisted.internet.interfaces import IStreamServerEndpointStringParser
+    from twisted.plugin import getPlugins
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'spwd' is deprecated", DeprecationWarning)
+        list(getPlugins(IStreamServerEndpointStringParser))
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: what a file may hold, and what its ``listen``
+KEYS = "hosts, policy, queue, reply, listen, allow, manhole, state, monitors"
+LISTEN = "balance, status, update, proxy, web, admin, manhole"
 JOINS_HOSTS = "joins two hosts: JSON Schema compares no parts of texts"
 JOINS_LISTENERS = "joins two listeners: JSON Schema does not know which texts are one address"
 JOINS_POOLS = "joins a listener and the hosts: JSON Schema compares no values in different places"
@@ -18,8 +21,8 @@ IPV6_PREFIXES = "a pattern would have to know each of 128 prefixes in each spell
 #: the line behind ``hosts: [box/4]``, and what is said of it
 LINES: dict[str, str] = {
     "pollicy: random": "pollicy: unknown key; did you mean policy?",
-    "colour: blue": "colour: unknown key; the keys here are hosts, policy, queue, reply, listen, allow, monitors",
-    "<<: {policy: random}": '["<<"]: unknown key; the keys here are hosts, policy, queue, reply, listen, allow, monitors',
+    "colour: blue": f"colour: unknown key; the keys here are {KEYS}",
+    "<<: {policy: random}": f'["<<"]: unknown key; the keys here are {KEYS}',
     "policy: fastest_first": (
         'policy: "fastest_first" is none of fastest-first, least-loaded, random; did you mean fastest-first?'
     ),
@@ -148,9 +151,27 @@ LINES: dict[str, str] = {
         "listen.proxy.to: unknown key; the keys here are at, pool, speaks_first, half_close"
     ),
     "listen: {proxi: 3640}": "listen.proxi: unknown key; did you mean proxy?",
-    "listen: {web: 5659}": "listen.web: unknown key; the keys here are balance, status, update, proxy",
-    "listen: 5656": "listen: 5656 where a mapping is wanted, with any of the keys balance, status, update, proxy",
-    "listen:": "listen: nothing where a mapping is wanted, with any of the keys balance, status, update, proxy",
+    "listen: {http: 5659}": f"listen.http: unknown key; the keys here are {LISTEN}",
+    "state: 5": "state: 5 is no directory: an absolute path, or null for nowhere",
+    "state: var/lib": 'state: "var/lib" is no absolute path: it begins with /, and has no control characters',
+    "state: true": "state: true is no directory: an absolute path, or null for nowhere",
+    "listen: {admin: 5661}": (
+        "listen.admin: 5661: whoever can connect there can do everything, so it is a file with a mode: unix:/PATH"
+    ),
+    "listen: {admin: 127.0.0.1:5661}": (
+        'listen.admin: "127.0.0.1:5661": whoever can connect there can do everything, so it is a file with a mode: unix:/PATH'
+    ),
+    "listen: {admin: admin.sock}": (
+        'listen.admin: "admin.sock" lacks a port: a PORT, ADDRESS:PORT, unix:/PATH or a Twisted endpoint'
+    ),
+    "listen: {manhole: {at: 5660, pool: arm}}": "listen.manhole.pool: only listen.balance and listen.proxy have pools",
+    "manhole: {keys: /etc/keys}": "manhole.keys: unknown key; the keys here are authorized_keys, host_key",
+    "manhole: {host_key: 5}": 'manhole.host_key: 5 is no text; in quotes, "5", it is one: an absolute path',
+    "manhole: {authorized_keys: ~/.ssh/authorized_keys}": (
+        'manhole.authorized_keys: "~/.ssh/authorized_keys" is no absolute path: it begins with /, and has no control characters'
+    ),
+    "listen: 5656": f"listen: 5656 where a mapping is wanted, with any of the keys {LISTEN}",
+    "listen:": f"listen: nothing where a mapping is wanted, with any of the keys {LISTEN}",
     "listen: {balance: [5656, 5656]}": "listen.balance: 5656 stands twice",
     'allow: {clients: "\\x1f"}': (
         "allow.clients: a list is wanted: loopback, private, any, addresses or ranges such as 10.0.0.0/8; "
@@ -184,7 +205,7 @@ LINES: dict[str, str] = {
         "such as 10.0.0.0/8"
     ),
     "allow: {updates: [any]}": "allow.updates: unknown key; did you mean update?",
-    "allow: [any]": "allow: a list where a mapping is wanted, with any of the keys clients, update",
+    "allow: [any]": "allow: a list where a mapping is wanted, with any of the keys clients, update, web",
 }
 
 
@@ -377,11 +398,11 @@ FILES: dict[str, Invalid] = {
     ),
     "a list as the file": Invalid(
         "- box/4\n",
-        ((":1: a list where a mapping is wanted, with any of the keys hosts, policy, queue, reply, listen, allow, monitors"),),
+        ((f":1: a list where a mapping is wanted, with any of the keys {KEYS}"),),
     ),
     "a text as the file": Invalid(
         "box/4\n",
-        ((':1: "box/4" where a mapping is wanted, with any of the keys hosts, policy, queue, reply, listen, allow, monitors'),),
+        ((f':1: "box/4" where a mapping is wanted, with any of the keys {KEYS}'),),
     ),
     "a key twice": Invalid(
         "hosts: [box/4]\npolicy: random\npolicy: random\n",

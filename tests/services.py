@@ -22,7 +22,7 @@ from zope.interface import implementer
 from distbal import wire
 from distbal.service import BalancerService, Options, makeService
 from distbal.snapshot import HostState
-from tests.support import LoggedErrors
+from tests.support import LoggedErrors, alone
 
 #: seconds in which whatever is awaited has come, or never will
 PATIENCE = 20.0
@@ -105,11 +105,11 @@ class Balancer:
         self.service = service
 
     def port(self, kind: str, number: int = 0) -> int:
-        return [one.port for one in self.service.opened if one.spec.kind == kind][number]
+        return [one.port for one in self.service.serving.opened if one.spec.kind == kind][number]
 
     @property
     def ports(self) -> dict[str, int]:
-        return {one.spec.kind: one.port for one in self.service.opened}
+        return {one.spec.kind: one.port for one in self.service.serving.opened}
 
     async def client(self, waits_behind: int | None = None) -> Client:
         """A client of 5656; with a number, wait until it waits, behind that many."""
@@ -143,7 +143,7 @@ class Balancer:
         await until(lambda: self.counts()[0] == number, f"{number} leases")
 
     async def reload(self, text: str) -> bool:
-        self.file.write_text(text)
+        self.file.write_text(alone(text))
         return await self.service.reload()
 
 
@@ -157,7 +157,7 @@ def make(file: Path, *words: str) -> BalancerService:
 async def balancer(directory: Path, text: str, *words: str) -> AsyncIterator[Balancer]:
     """A service that runs while the block does."""
     file = directory / "hosts.yaml"
-    file.write_text(text)
+    file.write_text(alone(text))
     service = make(file, *words)
     try:
         service.startService()

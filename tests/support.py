@@ -152,3 +152,14 @@ class LoggedErrors:
         """The errors so far; they do not count against the test any more."""
         events, self._events = self._events, []
         return events
+
+
+def alone(text: str) -> str:
+    """A hosts.yaml whose daemon reaches no further than its test: no page, admin socket and state but its own."""
+    missing = [key for key in ("web", "admin") if f"{key}:" not in text]
+    if "listen:\n" in text:
+        text = text.replace("listen:\n", "listen:\n" + "".join(f"  {key}: null\n" for key in missing))
+    elif missing:
+        off = ", ".join(f"{key}: null" for key in missing)
+        text = text.replace("listen: {", f"listen: {{{off}, ") if "listen: {" in text else f"{text}listen: {{{off}}}\n"
+    return text if "state:" in text else f"{text}state: null\n"

@@ -1,4 +1,4 @@
-"""``distbal`` and its commands ``check`` and ``schema``, as a person calls them."""
+"""``distbal`` and its commands ``check`` and ``schema``, as a person calls them; verbs are in test_verbcommand.py."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from distbal.cli import COMMANDS, main
 from distbal.config import DEFAULT_PATH, Loaded
 from distbal.errors import ListenError
 from distbal.schema import build
+from distbal.verbs import VERBS, usage
 from tests.support import ROOT
 
 
@@ -85,22 +86,38 @@ def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_version_and_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["--version"])
-    assert (ended.value.code, capsys.readouterr().out) == (0, f"distbal {__version__}\n")
-    with pytest.raises(SystemExit) as ended:
-        main(["--help"])
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"distbal {__version__}\n"
+    assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    assert ended.value.code == 0
-    assert all(f"    {name}" in said and command.help in said for name, command in COMMANDS.items())
+    for name, command in COMMANDS.items():
+        assert f"\n  {name} " in said
+        assert command.help in said
+    for verb in VERBS.values():
+        assert f"\n  {usage(verb)}" in said
+        assert verb.help in said or verb.name in COMMANDS
+    headings = [line for line in said.splitlines() if line.endswith(":")]
+    assert headings == ["look:", "change:", "file and installation:"]
 
 
-def test_a_command_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in ([], ["chek"]):
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        assert ended.value.code == 2
-    assert "invalid choice: 'chek'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "distbal: say what to do; distbal --help lists the commands\n"),
+        (["chek"], 'distbal: there is no command "chek": did you mean check?\n'),
+        (["dran"], 'distbal: there is no command "dran": did you mean drain?\n'),
+        (["\x1b[2J"], 'distbal: there is no command "?[2J"; distbal --help lists them\n'),
+    ],
+)
+def test_a_command_that_is_none(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr() == ("", said)
+
+
+def test_wrong_arguments_of_a_command() -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["completion", "tcsh"])
+    assert ended.value.code == 2
 
 
 def test_it_runs_as_a_module_and_minds_no_closed_pipe() -> None:

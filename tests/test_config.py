@@ -22,7 +22,7 @@ from distbal.config import Settings, load
 from distbal.errors import ConfigError, Mistake, describe
 from distbal.hosts import Farm, HostSpec
 from distbal.listenspec import ListenAddress, Listener
-from distbal.model import FileModel
+from distbal.model import FileModel, ManholeModel
 from distbal.yamlwords import misprint
 from tests.invalid_configs import FILES, LINES, UNREADABLE
 from tests.invalid_hosts import HOST_ENTRIES, HOST_TEXTS
@@ -120,7 +120,12 @@ listen:
   status: "0"
   update: null
   proxy: [3640, {at: 10.0.0.1:3641, pool: arm}, {at: "tcp:3642", speaks_first: server, half_close: pass}]
-allow: {clients: [any], update: [10.1.0.0/16, "fd00::/8", loopback]}
+  web: ["[::1]:5659", unix:/run/distbal/web]
+  admin: unix:/run/distbal/a/../admin
+  manhole: 127.0.0.1:5660
+allow: {clients: [any], update: [10.1.0.0/16, "fd00::/8", loopback], web: [10.0.0.0/8]}
+manhole: {authorized_keys: /root/.ssh/authorized_keys, host_key: /etc/ssh/key}
+state: /srv/distbal
 """
     assert read(text) == Settings(
         farm=Farm(
@@ -145,8 +150,18 @@ allow: {clients: [any], update: [10.1.0.0/16, "fd00::/8", loopback]}
             Listener("proxy", ListenAddress.tcp(None, 3640)),
             Listener("proxy", ListenAddress.tcp("10.0.0.1", 3641), "arm"),
             Listener("proxy", ListenAddress.endpoint("tcp:3642"), speaks_first="server", half_close="pass"),
+            Listener("web", ListenAddress.tcp("::1", 5659)),
+            Listener("web", ListenAddress.unix("/run/distbal/web")),
+            Listener("admin", ListenAddress.unix("/run/distbal/a/../admin")),
+            Listener("manhole", ListenAddress.tcp("127.0.0.1", 5660)),
         ),
-        allow={"clients": AccessList.parse(["any"]), "update": AccessList.parse(["10.1.0.0/16", "fd00::/8", "loopback"])},
+        allow={
+            "clients": AccessList.parse(["any"]),
+            "update": AccessList.parse(["10.1.0.0/16", "fd00::/8", "loopback"]),
+            "web": AccessList.parse(["10.0.0.0/8"]),
+        },
+        manhole=ManholeModel(authorized_keys="/root/.ssh/authorized_keys", host_key="/etc/ssh/key"),
+        state="/srv/distbal",
     )
     assert warnings(text) == []
 
@@ -159,9 +174,20 @@ def test_what_is_left_out_is_as_the_design_says(here: Path) -> None:
             Listener("balance", ListenAddress.tcp(None, 5656)),
             Listener("status", ListenAddress.tcp(None, 5657)),
             Listener("update", ListenAddress.tcp("127.0.0.1", 5658)),
+            Listener("web", ListenAddress.tcp(None, 5659)),
+            Listener("admin", ListenAddress.unix("/run/distbal/admin.sock")),
         ),
-        allow={"clients": AccessList.parse(["loopback", "private"]), "update": AccessList.parse(["loopback"])},
+        allow={
+            "clients": AccessList.parse(["loopback", "private"]),
+            "update": AccessList.parse(["loopback"]),
+            "web": AccessList.parse(["loopback", "private"]),
+        },
+        manhole=ManholeModel(authorized_keys="/etc/distbal/authorized_keys", host_key="/var/lib/distbal/ssh_host_ed25519_key"),
+        state="/var/lib/distbal",
     )
+    # only what nobody asked for may be done without
+    assert [one.kind for one in read("hosts: [box/4]\n").listen if one.optional] == ["admin"]
+    assert not any(one.optional for one in read("hosts: [box/4]\nlisten: {admin: unix:/run/distbal/admin.sock}\n").listen)
 
 
 @pytest.mark.parametrize(
@@ -415,7 +441,8 @@ def test_the_full_example_shows_every_key_at_its_default() -> None:
                 sections.append((field.annotation, values[key]))
             elif not field.is_required():
                 assert values[key] == field.default, key
-    assert {model.__name__ for model, _ in sections} == {"FileModel", "HostModel", "QueueModel", "ListenModel", "AllowModel"}
+    names = {"FileModel", "HostModel", "QueueModel", "ListenModel", "AllowModel", "ManholeModel"}
+    assert {model.__name__ for model, _ in sections} == names
 
 
 def complaint(path: Path, data: bytes) -> str:

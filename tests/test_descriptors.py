@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from distbal.descriptors import RESERVE, crowd, raise_limit, room_for_clients
+from distbal.descriptors import CROWDS, RESERVE, crowd, raise_limit, room_for_clients
 
 LIMIT = resource.RLIMIT_NOFILE
 
@@ -48,7 +48,7 @@ def test_without_any_limit_there_is_room(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_is_open_now_and_a_reserve_are_not_for_clients() -> None:
     before = room_for_clients(10_000)
-    kept = RESERVE + 2 * crowd(10_000)
+    kept = RESERVE + CROWDS * crowd(10_000)
     assert 10_000 - kept - 1000 < before < 10_000 - kept
     with ExitStack() as stack:
         for _ in range(10):
@@ -64,7 +64,7 @@ def test_there_is_always_room_for_one() -> None:
 def test_where_open_descriptors_cannot_be_counted_some_are_assumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where /proc is not mounted."""
     monkeypatch.setattr("distbal.descriptors.Path", lambda _: tmp_path / "fd")
-    assert room_for_clients(1000) == 1000 - 16 - RESERVE - 2 * crowd(1000)
+    assert room_for_clients(1000) == 1000 - 16 - RESERVE - CROWDS * crowd(1000)
 
 
 @pytest.mark.parametrize(("limit", "most"), [(0, 4), (64, 4), (160, 10), (1024, 64), (3200, 200), (524_288, 200)])

@@ -8,7 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from distbal import access, briefports, config, descriptors, evidence, listening, monitorconfig, schema, status, wire
+from distbal import (
+    access,
+    briefports,
+    cli,
+    config,
+    descriptors,
+    evidence,
+    listening,
+    monitorconfig,
+    report,
+    schema,
+    status,
+    verbs,
+    wire,
+)
 from distbal.errors import ConfigError
 from distbal.proxy import pipes, session, splice
 from tests.support import ROOT, need, spawn
@@ -112,6 +126,34 @@ def test_the_json_of_the_manual_has_the_keys_that_are_printed() -> None:
     line += "WaitQueue = \nWaitQueueLen = 0\nServerStatus = snookles:3632 7\nServerUpState = snookles:3632 up\n"
     line += "ClientStatus = sock64d1f20a3b7bf {10.0.0.9 58332 snookles:3632}\n"
     assert status.Farm(wire.parse_status(line)).as_json() == shown
+
+
+def test_the_reports_of_the_manual_have_the_keys_that_are_printed() -> None:
+    page = (MAN / "distbal.1").read_text()
+    examples = re.findall(r"^\.Bd -literal.*?\n(.*?)^\.Ed", page, re.MULTILINE | re.DOTALL)
+    shown = json.loads(examples[1])
+    (host,) = shown["hosts"]
+    for found, fields in (
+        (shown, {*report.StatusReport.__annotations__, "hosts"}),
+        (shown["totals"], report.Totals.__annotations__),
+        (host, report.HostReport.__annotations__),
+        (host["differs"][0], report.Differs.__annotations__),
+        (host["clients"][0], report.Client.__annotations__),
+        (shown["waiters"][0], report.Client.__annotations__),
+    ):
+        assert set(found) == set(fields)
+    for state in report.STATES:
+        assert re.search(rf"^\.Li {state}( ,)?$", page, re.MULTILINE)
+
+
+def test_the_manual_has_every_command_and_every_verb_with_what_stands_behind_it() -> None:
+    page = (MAN / "distbal.1").read_text()
+    lines = re.findall(r"^\.It Cm (\w+)(.*)$", page, re.MULTILINE)
+    assert {name for name, _ in lines} == {*cli.COMMANDS, *verbs.VERBS}
+    described = {name: re.sub(r"\b(Cm|Ar|Op|Oo|Oc|Ns)\b|\s", "", rest) for name, rest in lines}
+    for name, verb in verbs.VERBS.items():
+        if name not in cli.COMMANDS:
+            assert described[name] == re.sub(r"[\s\[\]]", "", verb.usage)
 
 
 @pytest.mark.programs

@@ -65,7 +65,7 @@ async def test_the_status_page_goes_out_whole(tmp_path: Path, place: str) -> Non
         for said in (b"", b"GET / HTTP/1.0\r\n\r\n"):
             page = await all_heard(one.port("status"), said)
             assert [host.name for host in wire.parse_status(page).hosts] == names
-        await until(lambda: one.service._status.crowd == 0, "the end of the conversations")
+        await until(lambda: one.service._frontends.status.crowd == 0, "the end of the conversations")
 
 
 @pytest.mark.parametrize("place", [ANY, ENDPOINT], ids=["socket", "endpoint"])
@@ -75,4 +75,4 @@ async def test_an_update_is_heard_with_and_without_its_end(tmp_path: Path, place
         for said, up in ((b"alpha down\n", False), (b"alpha up", True), (b"alpha down", False), (b"", False)):
             assert await all_heard(one.port("update"), said) == b""
             await until(lambda up=up: one.hosts()["alpha"].up == up, f"{said!r}")  # type: ignore[misc]
-        await until(lambda: one.service._update.crowd == 0, "the end of the conversations")
+        await until(lambda: one.service._frontends.update.crowd == 0, "the end of the conversations")

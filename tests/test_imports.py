@@ -24,7 +24,15 @@ BASE = {"distbal", "distbal.errors", "distbal.interfaces"}
 #: what composes the rest
 SERVICE = {"distbal.service"}
 #: what people and programs run
-OUTSIDE = {"distbal.cli", "distbal.__main__", "distbal.status"}
+OUTSIDE = {
+    *("distbal.cli", "distbal.__main__", "distbal.status", "distbal.verbcommand", "distbal.completion", "distbal.terminal"),
+    *("distbal.adminclient", "distbal.top", "distbal.topmodel", "distbal.toplayout"),
+}
+#: what people's programs and the daemon share: words and tables, of the standard library alone
+SHARED = {
+    *("distbal.addresses", "distbal.hostspec", "distbal.verbs", "distbal.report", "distbal.columns"),
+    *("distbal.tables", "distbal.hosttables"),
+}
 #: what would bring a clock, chance without a seed, files or the network into the core
 IMPURE = {
     *(
@@ -89,6 +97,8 @@ def forbidden(module: str, imported: set[str]) -> set[str]:
         if module == "distbal.interfaces":
             strangers = {name for name in strangers if not name.startswith("zope.interface")}
         return (ours - allowed) | strangers | {name for name in others if name.split(".")[0] in IMPURE}
+    if module in SHARED:
+        return (ours - BASE - core() - SHARED) | {name for name in others if name.split(".")[0] not in sys.stdlib_module_names}
     if module in SERVICE:
         return ours & OUTSIDE
     if module in OUTSIDE:
@@ -124,21 +134,26 @@ def test_every_import_points_the_right_way() -> None:
         ("distbal.monitors.tcp", "from distbal.hosts import Host\nimport time, twisted", set()),
         ("distbal.hosts", "import random, heapq\nfrom distbal.health import Health", set()),
         ("distbal.service", "from distbal.hosts import Host\nimport distbal.cli", {"distbal.cli"}),
+        (
+            "distbal.tables",
+            "import time, yaml\nfrom distbal import verbs, reporter, cli",
+            {"yaml", "distbal.reporter", "distbal.cli"},
+        ),
     ],
 )
 def test_a_wrong_import_is_seen(module: str, text: str, bad: set[str]) -> None:
-    known = {"distbal.service", "distbal.wire", "distbal.hosts", "distbal.health", "distbal.cli"}
+    known = {f"distbal.{name}" for name in ("service", "wire", "hosts", "health", "cli", "verbs", "reporter")}
     assert forbidden(module, imports(text, module, known)) == bad
 
 
-@pytest.mark.parametrize("module", ["distbal.cli", "distbal.status"])
+@pytest.mark.parametrize("module", sorted(OUTSIDE - {"distbal.__main__"}))
 def test_outside_the_daemon_nothing_of_it_is_loaded(module: str) -> None:
     program = f"import sys, {module}; print(*sys.modules, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     loaded = set(done.stdout.split())
     assert module in loaded
     assert not loaded & {"twisted", "zope.interface", "yaml", "pydantic", "asyncio"}
-    daemon = set(modules()) - BASE - OUTSIDE - core()
+    daemon = set(modules()) - BASE - OUTSIDE - SHARED - core()
     assert not loaded & daemon
 
 

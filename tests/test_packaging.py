@@ -199,6 +199,7 @@ def test_pip_installs_a_twistd_that_knows_distbal(checkout: Path, tmp_path: Path
     where = run(bindir / "python", "-c", "import distbal; print(distbal.__file__)", cwd=tmp_path).strip()
     assert Path(where).is_relative_to(checkout if editable else tmp_path / "venv")
     assert VERSION in run(bindir / "distbal", "--version", cwd=tmp_path)
+    assert run(bindir / "distbal", "completion", "zsh", cwd=tmp_path).startswith("#compdef distbal\n")
     assert (bindir / "distbal-wrap").read_bytes().startswith(b"\x7fELF")
     assert VERSION in run(bindir / "distbal-wrap", "--version", cwd=tmp_path)
 
@@ -228,8 +229,13 @@ def test_make_install_places_what_packagers_need(checkout: Path, tmp_path: Path)
         "usr/bin/distbal-wrap",
         "usr/lib/systemd/system/distbal.service",
         "usr/lib/sysusers.d/distbal.conf",
+        "usr/share/bash-completion/completions/distbal",
+        "usr/share/doc/distbal/examples/distbal-alerts.yml",
         "usr/share/doc/distbal/examples/hosts-full.yaml",
         "usr/share/doc/distbal/examples/hosts.yaml",
+        "usr/share/doc/distbal/examples/prometheus.yml",
+        "usr/share/fish/vendor_completions.d/distbal.fish",
+        "usr/share/zsh/site-functions/_distbal",
     }
     (target / "etc/distbal/hosts.yaml").write_text("mine\n")
     run("make", "install", f"DESTDIR={target}", "PREFIX=/usr", cwd=checkout)

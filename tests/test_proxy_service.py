@@ -109,15 +109,15 @@ async def test_where_bytes_cannot_be_spliced_sessions_run_over_twisted(tmp_path:
         async with balancer(tmp_path, farm("spliced", host(server))) as one:
             with client(one, "proxy") as peer, await server.accept() as end:
                 assert await read(end, 5) == b"hello"
-                (factory,) = one.service._streams
+                (factory,) = one.service.serving._streams
                 assert len(factory.sessions) == 1
                 end.send(b"done")
                 end.close()
                 assert await heard(peer) == (b"done", True)
             with client(one, "balance") as peer:
                 assert await peer.line() == b"alpha\r\n"
-                assert one.service._loop is not None
-                assert len(one.service._loop._connections) == 1
+                assert one.service.serving._loop is not None
+                assert len(one.service.serving._loop._connections) == 1
             await one.await_leases(0)
 
 
@@ -126,7 +126,7 @@ async def test_pipes_that_are_kept_take_room_from_clients_once(tmp_path: Path) -
     with Server() as server:
         listen = f"balance: null, status: null, update: null, proxy: ['{ANY}', {{at: '{ANY}', half_close: pass}}]"
         async with balancer(tmp_path, f"hosts:\n{host(server)}listen: {{{listen}}}\n") as one:
-            hot_loop = one.service._loop
+            hot_loop = one.service.serving._loop
             assert hot_loop is not None
             assert hot_loop.room - hot_loop.free() == 2 * KEPT
 

@@ -20,9 +20,10 @@ from twisted.internet.task import Clock
 from distbal import descriptors, loop
 from distbal.config import DEFAULT_PATH
 from distbal.hostspec import MOST_SLOTS
-from distbal.service import Options, never_back, not_yet
+from distbal.process import never_back
+from distbal.service import Options, not_yet
 from tests.services import ANY, LISTEN, ONE, Balancer, Lines, balancer, make, taken_port, takes_connections, until
-from tests.support import LoggedErrors
+from tests.support import LoggedErrors, alone
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +78,7 @@ def test_a_port_in_use_stops_the_start_and_frees_the_others(tmp_path: Path, kind
             kind: f"['{ANY}', '127.0.0.1:{port}']"
         }
         listen = ", ".join(f"{name}: {place if place[0] == '[' else repr(place)}" for name, place in places.items())
-        file.write_text(f"{ONE}listen: {{{listen}}}\n")
+        file.write_text(alone(f"{ONE}listen: {{{listen}}}\n"))
         with pytest.raises(SystemExit) as stopped:
             make(file)
     assert str(stopped.value) == (
@@ -139,9 +140,9 @@ async def test_stop_tells_what_became_of_those_who_came(tmp_path: Path, log: Lin
 @pytest_twisted.ensureDeferred
 async def test_a_service_that_was_never_started_stops(tmp_path: Path) -> None:
     file = tmp_path / "hosts.yaml"
-    file.write_text(f"{ONE}listen: {{balance: '{ANY}', status: 'unix:{tmp_path}/status', update: null}}\n")
+    file.write_text(alone(f"{ONE}listen: {{balance: '{ANY}', status: 'unix:{tmp_path}/status', update: null}}\n"))
     service = make(file)
-    port = service.opened[0].port
+    port = service.serving.opened[0].port
     assert takes_connections(port)
     await service.stopService()
     assert not takes_connections(port)
@@ -162,7 +163,7 @@ async def test_too_few_descriptors_for_the_slots(tmp_path: Path, log: Lines) -> 
     limit = descriptors.raise_limit()
     hosts = limit // MOST_SLOTS + 1
     file = tmp_path / "hosts.yaml"
-    file.write_text(f"hosts: [{', '.join(f'box{number}/{MOST_SLOTS}' for number in range(hosts))}]\n{LISTEN}")
+    file.write_text(alone(f"hosts: [{', '.join(f'box{number}/{MOST_SLOTS}' for number in range(hosts))}]\n{LISTEN}"))
     service = make(file)
     await service.stopService()
     slots = hosts * MOST_SLOTS
@@ -179,7 +180,7 @@ async def test_too_few_descriptors_for_the_slots(tmp_path: Path, log: Lines) -> 
 @pytest_twisted.ensureDeferred
 async def test_enough_descriptors_are_no_warning(tmp_path: Path, log: Lines) -> None:
     file = tmp_path / "hosts.yaml"
-    file.write_text(ONE + LISTEN)
+    file.write_text(alone(ONE + LISTEN))
     await make(file).stopService()
     assert log.of("warn") == []
 
@@ -195,7 +196,7 @@ async def test_the_clock_never_goes_back(tmp_path: Path) -> None:
     never_back(busy)
     assert busy.seconds == before
     file = tmp_path / "hosts.yaml"
-    file.write_text(ONE + LISTEN)
+    file.write_text(alone(ONE + LISTEN))
     await make(file).stopService()
     assert reactor.seconds is time.monotonic
 
@@ -269,7 +270,7 @@ async def test_an_endpoint_that_cannot_listen_stops_the_start(
     with taken_port() as port:
         place = place.format(port=port)
         file = tmp_path / "hosts.yaml"
-        file.write_text(f"{ONE}listen: {{balance: '{ANY}', status: '{place}', update: null}}\n")
+        file.write_text(alone(f"{ONE}listen: {{balance: '{ANY}', status: '{place}', update: null}}\n"))
         service = make(file)
         with pytest.raises(SystemExit) as stopped:
             service.startService()
@@ -285,7 +286,7 @@ async def test_an_endpoint_that_cannot_listen_stops_the_start(
 async def test_a_hang_up_before_the_start_is_over_ends_nothing(tmp_path: Path) -> None:
     """As when `systemctl reload` follows a start at once."""
     file = tmp_path / "hosts.yaml"
-    file.write_text(f"{ONE}{LISTEN}")
+    file.write_text(alone(f"{ONE}{LISTEN}"))
     service = make(file)
     os.kill(os.getpid(), signal.SIGHUP)
     await service.stopService()

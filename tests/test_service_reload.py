@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 
 from distbal import config
 from tests.services import LISTEN, ONE, Lines, balancer, connect, leave, said, takes_connections, until
-from tests.support import LoggedErrors, free_port
+from tests.support import LoggedErrors, alone, free_port
 
 
 @pytest.fixture(autouse=True)
@@ -240,7 +240,7 @@ class Gate:
         load = config.load
 
         def wait_and_load(path: str) -> config.Loaded:
-            file.write_text(self._texts.get(timeout=20))
+            file.write_text(alone(self._texts.get(timeout=20)))
             return load(path)
 
         monkeypatch.setattr(config, "load", wait_and_load)
@@ -279,13 +279,13 @@ async def test_a_reload_that_ends_after_the_stop_does_nothing(
         for reload in reloads:
             gate.feed(f"{ONE}listen: {{balance: '127.0.0.1:{fresh}', status: null, update: null}}\n")
             assert not await reload
-        assert (one.service.opened, "was taken in" in log, takes_connections(fresh)) == ([], False, False)
+        assert (one.service.serving.opened, "was taken in" in log, takes_connections(fresh)) == ([], False, False)
 
 
 @pytest_twisted.ensureDeferred
 async def test_sighup_reloads(tmp_path: Path, log: Lines) -> None:
     async with balancer(tmp_path, ONE + LISTEN) as one:
-        one.file.write_text(f"hosts: [alpha/1, beta/1]\n{LISTEN}")
+        one.file.write_text(alone(f"hosts: [alpha/1, beta/1]\n{LISTEN}"))
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: "was taken in" in log, "the reload")
         assert set(one.hosts()) == {"alpha", "beta"}

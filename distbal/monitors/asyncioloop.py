@@ -14,9 +14,9 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from distbal.logs import Logger
 from distbal.monitors.kit import Surroundings
 
 T = TypeVar("T")

@@ -18,7 +18,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from distbal.complaints import Complaints
@@ -27,6 +26,7 @@ from distbal.interfaces import Reading
 from distbal.judge import Opinion
 from distbal.leases import LocalLeases
 from distbal.loads import SAMPLE
+from distbal.logs import Logger
 from distbal.monitors.answers import Bug, BugError, Trouble, answer, begin
 from distbal.monitors.kit import Surroundings
 from distbal.monitors.stops import Stops

@@ -10,11 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from distbal.errors import MonitorTrouble
 from distbal.leases import LocalLeases
 from distbal.loads import LoadAverage
+from distbal.logs import Logger
 from distbal.outcomes import Outcome
 from distbal.requests import Lease, Request, Ticket
 

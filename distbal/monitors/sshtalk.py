@@ -18,10 +18,10 @@ from twisted.conch.ssh.transport import DISCONNECT_BY_APPLICATION, SSHClientTran
 from twisted.conch.ssh.userauth import MSG_USERAUTH_REQUEST, SSHUserAuthClient
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import ITCPTransport
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from distbal.errors import MonitorTrouble
+from distbal.logs import Logger
 from distbal.monitors.hostkeys import KnownHosts, fingerprint
 from distbal.monitors.sshkeys import RSA_FLAGS, LoginKey
 
@@ -55,7 +55,7 @@ class _Silent(Logger):
         pass
 
 
-_SILENT = _Silent()
+SILENT = _Silent()
 
 
 class Talk(SSHClientTransport):
@@ -66,7 +66,7 @@ class Talk(SSHClientTransport):
     """
 
     log = Logger()
-    _log = _SILENT
+    _log = SILENT
     transport: ITCPTransport
     supportedCiphers = CIPHERS
     supportedMACs = MACS
@@ -201,7 +201,7 @@ class Talk(SSHClientTransport):
 class Login(SSHUserAuthClient):
     """Logs the user in, by keys alone."""
 
-    _log = _SILENT
+    _log = SILENT
     transport: Talk
 
     def __init__(self, user: str, then: SSHConnection, keys: list[LoginKey]) -> None:
@@ -280,7 +280,7 @@ class Login(SSHUserAuthClient):
 class Connection(SSHConnection):
     """What commands are run on."""
 
-    _log = _SILENT
+    _log = SILENT
     transport: Talk
 
     def serviceStarted(self) -> None:
@@ -295,7 +295,7 @@ class Command(SSHChannel):
     """
 
     name = b"session"
-    _log = _SILENT
+    _log = SILENT
     conn: Connection
 
     def __init__(self, command: bytes, most: int) -> None:

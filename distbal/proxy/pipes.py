@@ -14,7 +14,7 @@ import fcntl
 import os
 from collections.abc import Callable
 
-from twisted.logger import Logger
+from distbal.logs import Logger
 
 #: bytes that a large pipe holds: as many as an ordinary user may ask for (/proc/sys/fs/pipe-max-size). The larger, the less a
 #: stream costs: 50 MB took 30 ms of CPU time by way of 64 KiB, 18 by 256 KiB, and 10 by 1 MiB

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from distbal.complaints import Complaints
 from distbal.deadlines import Deadlines
 from distbal.leases import LeaseSource
+from distbal.logs import Logger
 from distbal.lookup import Lookup
 from distbal.loop import HotLoop
 from distbal.outcomes import Outcome

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from distbal import wire
 from tests.integration.farm import PATIENCE, clean_environment, until
-from tests.support import ROOT, reset_at_close, stop
+from tests.support import ROOT, alone, reset_at_close, stop
 
 TWISTD = str(Path(sys.executable).with_name("twistd"))
 ANY = "127.0.0.1:0"
@@ -78,7 +78,7 @@ class Daemon:
         until(lambda: self.counts() == (served, waiting), f"{served} leases and {waiting} waiters")
 
     def reload(self, text: str) -> None:
-        (self.directory / "hosts.yaml").write_text(text)
+        (self.directory / "hosts.yaml").write_text(alone(text))
         before = self.log.count("taken in")
         self.process.send_signal(signal.SIGHUP)
         self.awaits("taken in", before + 1)
@@ -167,7 +167,7 @@ def running(directory: Path, text: str, *words: str, before: Sequence[str] = (),
 
     :param ordinary: it works as an ordinary user, also where we are root.
     """
-    (directory / "hosts.yaml").write_text(text)
+    (directory / "hosts.yaml").write_text(alone(text))
     options: list[str] = []
     env = ENVIRONMENT
     if ordinary and os.geteuid() == 0:
@@ -198,7 +198,7 @@ def running(directory: Path, text: str, *words: str, before: Sequence[str] = (),
 
 def run(directory: Path, text: str, *words: str, detach: bool = False) -> subprocess.CompletedProcess[str]:
     """A daemon that is not expected to stay."""
-    (directory / "hosts.yaml").write_text(text)
+    (directory / "hosts.yaml").write_text(alone(text))
     return subprocess.run(
         command(*words, detach=detach),
         cwd=directory,

@@ -23,7 +23,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from distbal import wire
-from tests.support import ROOT, free_port, need, stop
+from tests.support import ROOT, alone, free_port, need, stop
 
 #: seconds in which whatever is awaited has come, or never will
 PATIENCE = 30.0
@@ -232,7 +232,7 @@ class Farm:
         hosts = "".join(f"  - {server.name}/{server.slots}\n" for server in self.servers)
         ports = {"balance": self.balance, "status": self.status, "update": self.update, "proxy": self.proxy}
         listen = ", ".join(f"{kind}: '127.0.0.1:{port}'" for kind, port in ports.items())
-        (self.directory / "hosts.yaml").write_text(f"hosts:\n{hosts}listen: {{{listen}}}\n{self.more}")
+        (self.directory / "hosts.yaml").write_text(alone(f"hosts:\n{hosts}listen: {{{listen}}}\n{self.more}"))
         log = self.directory / "balancer.log"
         log.touch()
         before = len(log.read_text())

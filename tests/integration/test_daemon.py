@@ -24,7 +24,7 @@ from tests.integration.daemons import (
     running,
 )
 from tests.integration.farm import PATIENCE, until
-from tests.support import TWISTED_DROPS_SOCKETS, free_port
+from tests.support import TWISTED_DROPS_SOCKETS, alone, free_port
 
 # -- signals and commands -----------------------------------------------------------------------------------------------------
 
@@ -103,14 +103,14 @@ def test_as_a_daemon(tmp_path: Path) -> None:
     there.mkdir()
     port = free_port()
     text = f"hosts: [alpha/1]\nlisten: {{balance: '127.0.0.1:{port}', status: null, update: null}}\n"
-    (here / "hosts.yaml").write_text(text)
+    (here / "hosts.yaml").write_text(alone(text))
     words = [TWISTD, f"--rundir={there}", f"--logfile={there}/log", f"--pidfile={there}/pid", "distbal", "-c", "hosts.yaml"]
     assert subprocess.run(words, cwd=here, env=ENVIRONMENT, timeout=PATIENCE, check=False).returncode == 0
     pid = int((there / "pid").read_text())
     try:
         with connect(port) as sock:
             assert line(sock) == b"alpha\r\n"
-            (here / "hosts.yaml").write_text(text.replace("alpha/1", "alpha/1, beta/1"))
+            (here / "hosts.yaml").write_text(alone(text.replace("alpha/1", "alpha/1, beta/1")))
             os.kill(pid, signal.SIGHUP)
             until(lambda: "was taken in" in (there / "log").read_text(), "the reload")
             with connect(port) as second:

@@ -25,7 +25,7 @@ from tests.integration.daemons import (
     running,
 )
 from tests.integration.farm import until
-from tests.support import free_port, room_for, stop
+from tests.support import alone, free_port, room_for, stop
 
 # -- descriptors --------------------------------------------------------------------------------------------------------------
 
@@ -169,7 +169,7 @@ def test_clients_that_freeze_or_are_killed(tmp_path: Path) -> None:
 def test_jobs_go_on_where_nothing_can_be_logged(tmp_path: Path, redirect: str, words: list[str]) -> None:
     port, update = free_port(), free_port()
     places = f"balance: '127.0.0.1:{port}', status: null, update: '127.0.0.1:{update}'"
-    (tmp_path / "hosts.yaml").write_text(f"hosts: [alpha/1, beta/1]\nlisten: {{{places}}}\n")
+    (tmp_path / "hosts.yaml").write_text(alone(f"hosts: [alpha/1, beta/1]\nlisten: {{{places}}}\n"))
     shell = ("/bin/sh", "-c", f'exec "$@" {redirect}', "sh")
     twistd = [TWISTD, "-n", "--pidfile=", *words, "distbal", "-c", "hosts.yaml", "--verbose"]
     process = subprocess.Popen([*shell, *twistd], cwd=tmp_path, env=ENVIRONMENT, stdin=subprocess.DEVNULL)

@@ -38,7 +38,7 @@ from tests.conversations import (
     Step,
     Waits,
 )
-from tests.support import ROOT, need, reset_at_close, room_for, spawn
+from tests.support import ROOT, alone, need, reset_at_close, room_for, spawn
 
 #: seconds in which whatever is awaited has come, or never will; more than the daemon gives a silent peer
 PATIENCE = 20.0
@@ -144,7 +144,7 @@ def distbal(farm: str, directory: Path) -> Iterator[Daemon]:
 def _distbal_command(farm: str, directory: Path, base: int) -> list[str]:
     hosts = "".join(f"  - '{name}/{slots}'\n" for name, slots in FARMS[farm])
     listen = f"{{balance: {base}, status: {base + 1}, update: '127.0.0.1:{base + 2}'}}"
-    (directory / "hosts.yaml").write_text(f"hosts:\n{hosts}listen: {listen}\n")
+    (directory / "hosts.yaml").write_text(alone(f"hosts:\n{hosts}listen: {listen}\n"))
     return [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "distbal", "-c", "hosts.yaml"]
 
 

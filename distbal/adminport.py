@@ -1,0 +1,204 @@
+"""The admin socket: the verbs for whoever may open a Unix socket on this machine. No key, no password, no SSH.
+
+A request is one line of JSON, ``{"words": ["drain", "newbb:3632", "fan broken"]}``; so is its answer, ``{"ok": true,
+"answer": {...}}`` or ``{"ok": false, "error": "a sentence", "usage": true}``; ``usage``: these words are no verb, or not of its
+form. Requests may follow one another. Who it is, the kernel says (SO_PEERCRED, unix(7)); ``"for"`` is what the
+caller adds to that: the person behind sudo.
+"""
+
+from __future__ import annotations
+
+import json
+import pwd
+import socket
+import struct
+from collections import deque
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer, IReactorTime
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.threads import deferToThread
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from distbal import verbs
+from distbal.admin import Admin, Who
+from distbal.complaints import Complaints
+from distbal.logs import Logger
+from distbal.verbs import VerbError
+
+#: bytes of a request: a reason and some
+MOST_REQUEST = 1 << 16
+#: seconds that a caller may stay and say nothing, or leave unread what it was told
+PATIENCE = 60.0
+#: callers at once
+CROWD = 32
+_CREDENTIALS = "3i"
+
+
+@implementer(IPushProducer, IHalfCloseableProtocol)
+class AdminProtocol(LineOnlyReceiver):
+    """One caller: its requests are done one after the other, and none while it leaves answers unread."""
+
+    transport: Any  # Twisted has no one interface of what a Unix transport can do
+    delimiter = b"\n"
+    MAX_LENGTH = MOST_REQUEST
+
+    def __init__(self, factory: AdminFactory) -> None:
+        self.factory = factory
+        self._requests: deque[bytes] = deque()
+        self._busy = self._clogged = self._over = self._all_said = False
+        self._uid = -1
+
+    def connectionMade(self) -> None:
+        self.factory.callers.add(self)
+        self._cut_off = self.factory.clock.callLater(PATIENCE, self._out_of_patience)
+        sock: socket.socket = self.transport.getHandle()
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(_CREDENTIALS))
+        self._uid = struct.unpack(_CREDENTIALS, credentials)[1]
+        self.transport.registerProducer(self, True)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.factory.callers.discard(self)
+        self._over = True
+        self._requests.clear()
+        if self._cut_off.active():
+            self._cut_off.cancel()
+
+    # -- a producer: of answers
+
+    def pauseProducing(self) -> None:
+        self._clogged = True
+
+    def resumeProducing(self) -> None:
+        self._clogged = False
+        self._next()
+
+    def stopProducing(self) -> None:
+        self._over = True
+
+    # -- requests
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._over:
+            super().dataReceived(data)  # type: ignore[no-untyped-call]
+
+    def readConnectionLost(self) -> None:
+        # what was asked is done, and answered where somebody listens still
+        self._all_said = True
+        self._next()
+
+    def writeConnectionLost(self) -> None:
+        """Nobody reads our answers: the next one ends the connection."""
+
+    def lineReceived(self, line: bytes) -> None:
+        self._cut_off.reset(PATIENCE)
+        self._requests.append(line)
+        # those that came with this one wait; no more are read meanwhile
+        self.transport.pauseProducing()
+        self._next()
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        # what it says from now on is nothing; to close at once would destroy what it has not read
+        self._over = True
+        self._answer({"ok": False, "error": f"a request is a line of at most {MOST_REQUEST} bytes", "usage": True})
+
+    def _next(self) -> None:
+        if self._busy or self._clogged or self._over:
+            return
+        if not self._requests:
+            if self._all_said:
+                self.transport.unregisterProducer()
+                self.transport.loseConnection()
+            else:
+                self.transport.resumeProducing()
+            return
+        self._busy = True
+        Deferred.fromCoroutine(self._do(self._requests.popleft())).addErrback(self._failed).addCallback(self._done)
+
+    async def _do(self, line: bytes) -> dict[str, Any]:
+        try:
+            words, on_behalf = _read(line)
+            call = verbs.parse(words)
+        except VerbError as error:
+            return {"ok": False, "error": str(error), "usage": True}
+        # an account may have to be asked for over the network
+        name = await deferToThread(account, self._uid) if call.verb.changes else ""
+        who = Who(f"{name} for {on_behalf}" if on_behalf else name, "admin socket")
+        return {"ok": True, "answer": await self.factory.admin.carry_out(call, who)}
+
+    def _failed(self, failure: Failure) -> dict[str, Any]:
+        error = failure.value
+        if isinstance(error, VerbError):
+            return {"ok": False, "error": str(error), "usage": False}
+        self.factory.log.failure("a verb met a bug", failure)
+        return {"ok": False, "error": f"a bug in distbal ({type(error).__name__}): its log tells more", "usage": False}
+
+    def _done(self, told: dict[str, Any]) -> None:
+        self._busy = False
+        if not self._over:
+            self._answer(told)
+            self._next()
+
+    def _answer(self, told: dict[str, Any]) -> None:
+        self.transport.write(json.dumps(told).encode() + b"\n")
+
+    def _out_of_patience(self) -> None:
+        if self._busy:
+            # it is we who take so long
+            self._cut_off = self.factory.clock.callLater(PATIENCE, self._out_of_patience)
+        else:
+            self.transport.abortConnection()
+
+
+class AdminFactory(Factory):
+    """Makes the admin socket's conversations.
+
+    :ivar callers: those who are there now.
+    """
+
+    noisy = False
+    log = Logger()
+
+    def __init__(self, admin: Admin, complain: Complaints, clock: IReactorTime) -> None:
+        self.admin = admin
+        self.clock = clock
+        self.callers: set[AdminProtocol] = set()
+        self._complain = complain
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        if len(self.callers) >= CROWD:
+            self._complain("{crowd} callers at once on the admin socket: one more is turned away", crowd=CROWD)
+            return None
+        return AdminProtocol(self)
+
+    def hang_up(self) -> None:
+        """The end: whoever is there is let go of."""
+        for caller in list(self.callers):
+            caller.transport.abortConnection()
+
+
+def account(uid: int) -> str:
+    """The name of an account, or its number where it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _read(line: bytes) -> tuple[list[str], str]:
+    """The words of a request, and for whom they are said."""
+    form = 'a request is a line of JSON such as {"words": ["drain", "newbb:3632", "fan broken"]}'
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        raise VerbError(form) from None
+    words = request.get("words") if isinstance(request, dict) else None
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise VerbError(form)
+    on_behalf = request.get("for", "")
+    if not isinstance(on_behalf, str) or len(on_behalf) > 64 or not on_behalf.isprintable():
+        raise VerbError('"for" is a name of at most 64 characters')
+    return words, on_behalf

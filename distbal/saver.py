@@ -1,0 +1,154 @@
+"""Keeps what people decided on the disk: off the reactor's thread, the latest in place of what was not written yet.
+
+How it is written, and that a crash leaves one or the other whole, is :mod:`distbal.state`'s business; :func:`keep` finds what
+was kept before, and sees to it that no two daemons keep theirs in one place.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+
+from distbal.changes import Changes
+from distbal.decisions import Decisions
+from distbal.errors import DistbalError
+from distbal.logs import Logger
+from distbal.state import StateFile
+
+#: in the directory, and held as long as the daemon lives
+LOCK = "lock"
+_log = Logger()
+
+
+class Saver:
+    """Writes one thing after the other, in a thread.
+
+    :param why_not: why nothing can be kept, as the end of a sentence; "" where it can.
+    """
+
+    log = Logger()
+
+    def __init__(self, why_not: str = "") -> None:
+        self._why_not = why_not
+        self._can = not why_not
+        self._wanted: Callable[[], None] | None = None
+        self._writing = False
+        self._waiting: list[Deferred[str]] = []
+
+    def save(self, write: Callable[[], None]) -> None:
+        """Write this soon; it may raise DistbalError."""
+        if self._can:
+            self._wanted = write
+            self._begin()
+
+    def saved(self) -> Deferred[str]:
+        """Fires when nothing is left to be written: with why the last could not be, or ""."""
+        if not self._writing:
+            return succeed(self._why_not)
+        waits: Deferred[str] = Deferred()
+        self._waiting.append(waits)
+        return waits
+
+    def _begin(self) -> None:
+        if self._writing or self._wanted is None:
+            return
+        write, self._wanted = self._wanted, None
+        self._writing = True
+        deferToThread(write).addCallbacks(lambda _: "", self._cannot).addCallback(self._written)
+
+    def _cannot(self, failure: Failure) -> str:
+        if isinstance(failure.value, DistbalError):
+            why = str(failure.value)
+            self.log.error("what was decided cannot be kept: {why}", why=why)
+            return why
+        self.log.failure("what was decided cannot be kept, by a bug", failure)
+        return "of a bug: the log tells more"
+
+    def _written(self, why_not: str) -> None:
+        self._writing, self._why_not = False, why_not
+        self._begin()
+        if not self._writing:
+            waiting, self._waiting = self._waiting, []
+            for waits in waiting:
+                waits.callback(why_not)
+
+
+@dataclass(slots=True)
+class Kept:
+    """What was kept, and where the next is.
+
+    :ivar decisions: what people decided before; ``changes``: who changed what.
+    """
+
+    decisions: Decisions
+    changes: Changes
+    _saver: Saver
+    _file: StateFile | None = None
+    _lock: int = -1
+
+    def save(self, decisions: Decisions, changes: Changes) -> None:
+        """Keep these, soon."""
+        file, made = self._file, tuple(changes)
+        if file is not None:
+            self._saver.save(lambda: file.save(decisions, made))
+
+    def saved(self) -> Deferred[str]:
+        """Fires when all of it is on the disk: with why it is not, or ""."""
+        return self._saver.saved()
+
+    def close(self) -> None:
+        """Let the directory go to the next daemon."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def keep(directory: str | None, *, wanted: bool) -> Kept:
+    """Take up what was kept there.
+
+    :param directory: None for nowhere.
+    :param wanted: somebody asked for this one: it is made where it is missing, and has to be usable. Otherwise distbal does
+        without it where it cannot be had.
+    :raises DistbalError: it cannot be used, or what is there cannot be understood.
+    """
+    if directory is None:
+        return Kept(Decisions(), Changes(), Saver("state is null in hosts.yaml"))
+    try:
+        lock = _take(directory, make=wanted)
+    except DistbalError as error:
+        if wanted:
+            raise
+        _log.warn("{why}; decisions hold until a restart", why=str(error))
+        return Kept(Decisions(), Changes(), Saver(str(error)))
+    try:
+        file = StateFile(directory)
+        decisions, changes = file.load()
+    except DistbalError:
+        os.close(lock)
+        raise
+    return Kept(decisions, Changes(earlier=changes), Saver(), file, lock)
+
+
+def _take(directory: str, *, make: bool) -> int:
+    """Be the only daemon that uses it: a descriptor that holds the lock."""
+    path = Path(directory)
+    try:
+        if make:
+            path.mkdir(mode=0o750, exist_ok=True)
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise DistbalError(f"the state directory {directory} cannot be had: {why}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise DistbalError(f"another distbal uses the state directory {directory}") from error
+    return lock

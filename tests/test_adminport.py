@@ -1,0 +1,229 @@
+"""The admin socket, over real Unix sockets: requests, who it was, and callers who behave badly."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import Logger
+
+from distbal import adminport, listening
+from distbal.acceptor import Acceptor
+from distbal.admin import Who
+from distbal.adminport import AdminFactory
+from distbal.complaints import Complaints
+from distbal.verbs import Call
+from tests.admins import Desk
+from tests.services import Client, Lines, connect, until
+from tests.support import LoggedErrors
+
+USER = getpass.getuser()
+
+
+class Office:
+    """A desk whose socket is open; its callers' patience is on a clock of the test's."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self.desk = Desk()
+        self.clock = Clock()
+        self.factory = AdminFactory(self.desk.admin, Complaints(Logger(), self.clock.seconds), self.clock)
+
+    async def caller(self) -> Client:
+        return await connect(self.path)
+
+    async def say(self, request: object) -> dict[str, Any]:
+        """The answer to one request."""
+        caller = await self.caller()
+        caller.transport.write((request if isinstance(request, bytes) else json.dumps(request).encode()) + b"\n")
+        (answer,) = await heard(caller, 1)
+        await caller.leave()
+        return answer
+
+
+@asynccontextmanager
+async def office(directory: Path) -> AsyncIterator[Office]:
+    one = Office(directory / "admin.sock")
+    acceptor = Acceptor(reactor, listening.listen_unix(one.path, listening.ADMIN_MODE), one.factory)
+    try:
+        yield one
+    finally:
+        acceptor.stop()
+        one.factory.hang_up()
+        await until(lambda: not one.factory.callers, "the end of the callers")
+
+
+async def heard(caller: Client, number: int) -> list[dict[str, Any]]:
+    """So many answers."""
+    await until(lambda: caller.heard.count(b"\n") >= number or caller.over, f"{number} answers")
+    return [json.loads(line) for line in caller.heard.splitlines()]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_verb_and_who_said_it(tmp_path: Path) -> None:
+    async with office(tmp_path) as one:
+        assert await one.say({"words": ["drain", "fast", "fan broken"]}) == {
+            "ok": True,
+            "answer": {"text": "fast is drained: fan broken"},
+        }
+        await one.say({"words": ["up", "fast"], "for": "alice"})
+        assert [(change.by, change.where) for change in one.desk.admin.changes] == [
+            (USER, "admin socket"),
+            (f"{USER} for alice", "admin socket"),
+        ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_wrong_is_a_sentence(tmp_path: Path) -> None:
+    form = 'a request is a line of JSON such as {"words": ["drain", "newbb:3632", "fan broken"]}'
+    async with office(tmp_path) as one:
+        for request, error, usage in [
+            ({"words": ["drain", "fats"]}, 'no host is called "fats": did you mean fast?', False),
+            ({"words": ["drian"]}, 'there is no "drian": did you mean drain?', True),
+            (b"GET / HTTP/1.1", form, True),
+            (b"[" * 60_000, form, True),
+            ([], form, True),
+            ({"words": "drain"}, form, True),
+            ({"words": ["drain", 5]}, form, True),
+            ({"words": ["up", "fast"], "for": "x\ny"}, '"for" is a name of at most 64 characters', True),
+            (b"\xff\xfe", form, True),
+        ]:
+            assert await one.say(request) == {"ok": False, "error": error, "usage": usage}, request
+        assert len(one.desk.admin.changes) == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_requests_follow_one_another_in_their_order(tmp_path: Path) -> None:
+    async with office(tmp_path) as one:
+        caller = await one.caller()
+        requests = [{"words": ["slots", "fast", str(number)]} for number in range(5, 105)] + [{"words": ["show", "fast"]}]
+        caller.transport.write(b"".join(json.dumps(request).encode() + b"\n" for request in requests))
+        answers = await heard(caller, 101)
+        assert [answer["answer"]["text"] for answer in answers[:-1]] == [f"fast has {number} slots" for number in range(5, 105)]
+        assert answers[-1]["answer"]["host"]["slots"] == 104
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_comes_when_the_change_is_kept(tmp_path: Path) -> None:
+    async with office(tmp_path) as one:
+        kept: Deferred[str] = Deferred()
+        one.desk.saved = lambda: kept  # type: ignore[method-assign]
+        caller = await one.caller()
+        caller.transport.write(b'{"words": ["drain", "fast"]}\n{"words": ["status"]}\n')
+        await until(lambda: one.desk.hosts()["fast"]["state"] == "drain", "the drain")
+        assert caller.heard == b""
+        kept.callback("")
+        assert [answer["ok"] for answer in await heard(caller, 2)] == [True, True]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_caller_that_leaves_before_its_answer(tmp_path: Path) -> None:
+    async with office(tmp_path) as one:
+        kept: Deferred[str] = Deferred()
+        one.desk.saved = lambda: kept  # type: ignore[method-assign]
+        caller = await one.caller()
+        caller.transport.write(b'{"words": ["drain", "fast"]}\n{"words": ["drain", "slow"]}\n')
+        await until(lambda: one.desk.hosts()["fast"]["state"] == "drain", "the drain")
+        await caller.leave()
+        kept.callback("")
+        await until(lambda: not one.factory.callers, "its end")
+        # what it had asked for is done
+        assert one.desk.hosts()["slow"]["state"] == "drain"
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_that_says_all_and_then_listens(tmp_path: Path) -> None:
+    async with office(tmp_path) as one:
+        caller = await one.caller()
+        caller.transport.write(b'{"words": ["drain", "fast"]}\n{"words": ["show", "fast"]}\n')
+        caller.transport.loseWriteConnection()
+        await caller.ends()
+        assert [answer["ok"] for answer in await heard(caller, 2)] == [True, True]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_line_without_an_end(tmp_path: Path) -> None:
+    async with office(tmp_path) as one:
+        caller = await one.caller()
+        caller.transport.write(b"x" * 200_000)
+        (answer,) = await heard(caller, 1)
+        assert answer["error"] == "a request is a line of at most 65536 bytes"
+        one.clock.advance(adminport.PATIENCE + 1)
+        await caller.ends()
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_that_says_nothing_is_cut_off(tmp_path: Path) -> None:
+    async with office(tmp_path) as one:
+        caller = await one.caller()
+        await until(lambda: len(one.factory.callers) == 1, "the caller")
+        one.clock.advance(adminport.PATIENCE - 1)
+        caller.transport.write(b'{"words": ["status"]}\n')
+        await heard(caller, 1)
+        one.clock.advance(adminport.PATIENCE - 1)
+        assert not caller.over
+        one.clock.advance(2)
+        await caller.ends()
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_that_never_reads_is_asked_no_more_and_cut_off(tmp_path: Path) -> None:
+    async with office(tmp_path) as one:
+        asked: list[str] = []
+        before = one.desk.admin.do
+
+        def note(call: Call, who: Who) -> dict[str, Any] | Deferred[dict[str, Any]]:
+            asked.append(call.verb.name)
+            return before(call, who)
+
+        one.desk.admin.do = note  # type: ignore[method-assign]
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.setblocking(False)
+            caller.connect(one.path)
+            caller.send(b'{"words": ["hosts"]}\n' * 1000)
+            await until(lambda: stuck(one), "a stop")
+            assert 0 < len(asked) < 1000
+            one.clock.advance(adminport.PATIENCE + 1)
+            await until(lambda: not one.factory.callers, "its end")
+
+
+def stuck(one: Office) -> bool:
+    """Whether a caller's answers wait to be read."""
+    return any(caller._clogged for caller in one.factory.callers)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_crowd(tmp_path: Path) -> None:
+    async with office(tmp_path) as one:
+        with Lines() as log:
+            crowd = [await one.caller() for _ in range(adminport.CROWD)]
+            await until(lambda: len(one.factory.callers) == adminport.CROWD, "the crowd")
+            late = await one.caller()
+            await late.ends()
+        assert f"{adminport.CROWD} callers at once on the admin socket: one more is turned away" in log
+        for caller in crowd:
+            await caller.leave()
+        assert (await one.say({"words": ["status"]}))["ok"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_bug_is_told_and_logged(tmp_path: Path, logged_errors: LoggedErrors) -> None:
+    async with office(tmp_path) as one:
+        one.desk.reporter.status = lambda: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+        told = await one.say({"words": ["status"]})
+        assert told == {"ok": False, "error": "a bug in distbal (ZeroDivisionError): its log tells more", "usage": False}
+        assert len(logged_errors.flush()) == 1
+        assert (await one.say({"words": ["hosts"]}))["ok"]
+
+
+def test_an_account_without_a_name() -> None:
+    assert adminport.account(3_999_999_999) == "uid 3999999999"
