@@ -176,6 +176,8 @@ def _who_may(path: str) -> str:
         group = Path(path).stat().st_gid
     except OSError:
         return "ask whoever runs distbal, or use sudo"
+    if group == 0:
+        return "only root may; use sudo"
     try:
         name = grp.getgrgid(group).gr_name
     except KeyError:

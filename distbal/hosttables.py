@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from distbal.columns import BOLD, RED, YELLOW, age, bar, coloured, names, place, safe, size, table
+from distbal.columns import BOLD, RED, YELLOW, age, bar, coloured, names, place, safe, size, table, width_of
 
 #: states in which a host is given nothing, or only when nothing else is left
 BAD, DOUBTFUL = ("down", "failing", "removed"), ("drain", "off", "suspect")
@@ -15,6 +15,8 @@ MOST_NAMED = 8
 
 _HEADING = ("HOST", "STATE", "SLOTS", "", "WEIGHT", "LOAD", "JOBS", "FAILED", "WHY")
 _RIGHT = (2, 4, 5, 6, 7)
+#: columns that go first where a terminal is narrow, and how much of the reasons is worth more than they are
+_SPARED, _WHY = (3, 6, 4, 5, 7), 28
 
 Report = Mapping[str, Any]
 
@@ -38,8 +40,8 @@ def hosts_lines(hosts: Sequence[Report], *, width: int | None, colour: bool) -> 
         )
         for name, host, load, failed in zip(called, hosts, loads, failures, strict=True)
     ]
-    left_out = {5: all(load is None for load in loads), 7: not any(failures)}
-    kept = [column for column in range(len(_HEADING)) if not left_out.get(column)]
+    empty = {5: all(load is None for load in loads), 7: not any(failures)}
+    kept = _fitting([column for column in range(len(_HEADING)) if not empty.get(column)], rows, width)
     lines = table(
         [_HEADING[column] for column in kept],
         [[row[column] for column in kept] for row in rows],
@@ -49,6 +51,17 @@ def hosts_lines(hosts: Sequence[Report], *, width: int | None, colour: bool) -> 
         return lines
     marks = [BOLD, *(RED if host["state"] in BAD else YELLOW if host["state"] in DOUBTFUL else "" for host in hosts)]
     return [coloured(line, mark, width) if mark else line for line, mark in zip(lines, marks, strict=True)]
+
+
+def _fitting(columns: list[int], rows: Sequence[Sequence[str]], width: int | None) -> list[int]:
+    """Those columns that leave room for the reasons, without which a state says little."""
+    widths = [max(width_of(row[column]) for row in (_HEADING, *rows)) for column in range(len(_HEADING))]
+    widths[-1] = min(widths[-1], _WHY)
+    for column in _SPARED:
+        if width is None or sum(widths[kept] + 2 for kept in columns) - 2 <= width:
+            break
+        columns = [kept for kept in columns if kept != column]
+    return columns
 
 
 def _lendable(host: Report) -> str:

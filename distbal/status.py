@@ -57,28 +57,36 @@ def run(args: Namespace) -> int:
     """
     if args.where is not None and args.socket is not None:
         raise DistbalError("an address is that of a status port, and --socket an admin socket: name one of them")
-    asked = args.where is None and _of_admin_socket(args)
-    if not asked:
+    why_not: DistbalError | None = None
+    if args.where is None:
+        why_not = _of_admin_socket(args)
+        if why_not is None:
+            return 0
+    try:
         _of_status_port(*(args.where or (DEFAULT_ADDRESS, DEFAULT_PORT)), as_json=args.json)
+    except DistbalError as error:
+        if not isinstance(why_not, adminclient.NotPermittedError):
+            raise
+        raise DistbalError(f"{why_not}. The status port was asked instead: {error}") from error
     return 0
 
 
-def _of_admin_socket(args: Namespace) -> bool:
-    """Whether the admin socket answered; where it was named, its silence is an error."""
+def _of_admin_socket(args: Namespace) -> DistbalError | None:
+    """Show what it says; why it cannot be asked. Where somebody named it, that is raised."""
     try:
         with adminclient.Connection(args.socket or adminclient.default_path()) as daemon:
             farm, hosts = daemon.ask(["status"]), daemon.ask(["hosts"])
-    except (adminclient.NoDaemonError, adminclient.NotPermittedError):
+    except (adminclient.NoDaemonError, adminclient.NotPermittedError) as error:
         if args.socket or os.environ.get(adminclient.VARIABLE):
             raise
-        return False
+        return error
     if args.json:
         terminal.write_json({**farm, "hosts": hosts.get("hosts")})
     else:
         adminclient.check(farm)
         width, colour = terminal.kind()
         terminal.write(tables.whole(farm, hosts["hosts"], width=width, colour=colour))
-    return True
+    return None
 
 
 def _of_status_port(address: str, port: int, *, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import locale
 import os
+import signal
 import sys
 import threading
 import time
@@ -61,6 +62,9 @@ def run(args: Namespace) -> int:
     poller = Poller(args.socket)
     poller.look()
     poller.start()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # so that the terminal is put in order first
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         curses.setupterm()
         curses.wrapper(lambda screen: Screen(screen, poller).run())

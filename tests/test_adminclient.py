@@ -161,22 +161,31 @@ def test_nobody_is_there(tmp_path: Path) -> None:
         Connection(str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("group", "sentence"), [("mine", "its mode keeps its group out"), ("other", "you are not in the group")]
-)
-def test_it_is_not_for_you(group: str, sentence: str, tmp_path: Path) -> None:
-    """Nothing is forbidden to root: the error is made by hand, and the group is that of a real file."""
-    path = tmp_path / "s"
-    path.touch()
+def not_permitted(path: Path | str) -> str:
+    """Nothing is forbidden to root, so that the error is made by hand; the socket's group is real."""
     error = adminclient._not_connected(str(path), PermissionError(13, "Permission denied"), 5)
     assert isinstance(error, NotPermittedError)
-    if group == "mine":
-        assert str(error).startswith(f"you may not connect to {path}: {sentence}")
-    elif os.getuid() == 0:
-        os.chown(path, -1, 54321)
-        error = adminclient._not_connected(str(path), PermissionError(13, "Permission denied"), 5)
-        assert f"{sentence} 54321 (usermod -aG 54321 YOU" in str(error)
-    assert "ask whoever runs distbal" in str(adminclient._not_connected("/none", PermissionError(13, "no"), 5))
+    return str(error)
+
+
+def test_it_is_not_for_you(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        path.chmod(0)
+        if os.getuid() != 0:
+            with pytest.raises(NotPermittedError, match=f"you may not connect to {path}: its mode keeps its group out"):
+                Connection(str(path))
+        else:
+            os.chown(path, -1, 0)
+            assert not_permitted(path) == f"you may not connect to {path}: only root may; use sudo"
+            os.chown(path, -1, 54321)
+            assert not_permitted(path) == (
+                f"you may not connect to {path}: you are not in the group 54321 (usermod -aG 54321 YOU, and a new login),"
+                " and sudo is another way"
+            )
+    assert not_permitted("/none").endswith(": ask whoever runs distbal, or use sudo")
 
 
 def test_a_request_has_an_end(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def expected(checkout: Path, *, client: bool) -> set[str]:
     metadata = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt", "licenses/LICENSE"}
     files = python_files(checkout) | {"distbal/py.typed", "twisted/plugins/distbal_plugin.py"}
     files |= {"distbal/web/script.js", "distbal/web/style.css"}
+    files |= {f"distbal/completions/distbal.{shell}" for shell in ("bash", "zsh", "fish")}
     files |= {f"{DIST_INFO}/{name}" for name in metadata}
     return files | ({f"distbal-{VERSION}.data/scripts/distbal-wrap"} if client else set())
 

@@ -60,9 +60,24 @@ def test_hosts() -> None:
         "newbb:3632      drain*      1/4  [###.......]    1.00           3          fan broken",
         "[fd00::7]:3632  failing     0/4  [..........]    1.00           0          tcp: nobody listens",
     ]
+
+
+def test_on_a_narrow_terminal_reasons_are_worth_more_than_numbers() -> None:
+    assert render("hosts", {"hosts": FARM}, width=80) == [
+        "HOST            STATE     SLOTS  WEIGHT  LOAD  FAILED  WHY",
+        "snookles:3632   full     2/2(4)    0.50  1.25       3  ssh: half of it is ours",
+        "newbb:3632      drain*      1/4    1.00                fan broken",
+        "[fd00::7]:3632  failing     0/4    1.00                tcp: nobody listens",
+    ]
+    assert render("hosts", {"hosts": FARM}, width=50) == [
+        "HOST            STATE     SLOTS  WHY",
+        "snookles:3632   full     2/2(4)  ssh: half of i...",
+        "newbb:3632      drain*      1/4  fan broken",
+        "[fd00::7]:3632  failing     0/4  tcp: nobody li...",
+    ]
     assert render("hosts", {"hosts": [host("box", used=1)]}, width=40) == [
-        "HOST  STATE  SLOTS                WEI...",
-        "box   ready    1/4  [###.......]    1...",
+        "HOST  STATE  SLOTS  WEIGHT  JOBS  WHY",
+        "box   ready    1/4    1.00     0",
     ]
 
 

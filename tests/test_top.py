@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -183,9 +184,9 @@ def test_it_is_stopped_and_goes_on_as_other_programs(tmp_path: Path) -> None:
     with serving(tmp_path / "s") as path, tmux() as terminal:
         words = [word for name, value in settings(path).items() for word in ("-e", f"{name}={value}")]
         terminal.do("new-session", "-d", "-x", "80", "-y", "24", *words, f"cd {ROOT}; exec bash --norc --noprofile -i")
-        terminal.press(f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}; PS1='here: '; clear", "Enter")
+        terminal.press("PS1='here: '; clear", "Enter")
         terminal.shows("here:")
-        terminal.press("python -m distbal top", "Enter")
+        terminal.press(f"{sys.executable} -m distbal top", "Enter")
         terminal.shows("snookles:3632")
         terminal.press("C-z")
         terminal.shows("Stopped")
@@ -193,3 +194,14 @@ def test_it_is_stopped_and_goes_on_as_other_programs(tmp_path: Path) -> None:
         terminal.shows("1-3 of 3")
         terminal.press("q")
         terminal.shows(lambda screen: screen.rstrip().endswith("here:"))
+
+
+@pytest.mark.programs
+def test_it_leaves_the_terminal_in_order_when_it_is_ended(tmp_path: Path) -> None:
+    with serving(tmp_path / "s") as path, tmux() as terminal:
+        terminal.start(80, 24, **settings(path))
+        terminal.shows("1-3 of 3")
+        shell = int(terminal.do("display-message", "-p", "#{pane_pid}"))
+        (child,) = Path(f"/proc/{shell}/task/{shell}/children").read_text().split()
+        os.kill(int(child), signal.SIGTERM)
+        assert [line for line in terminal.shows("ended with") if line] == ["ended with 143"]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from distbal.adminclient import NotPermittedError
 from distbal.cli import main
 from distbal.errors import DistbalError
 from distbal.verbcommand import Line, split
@@ -194,6 +195,14 @@ def test_status_where_no_admin_socket_is(capsys: Said, tmp_path: Path, monkeypat
     monkeypatch.setattr("distbal.status.ask", ask)
     assert main(["status"]) == 1
     assert asked == [("127.0.0.1", 5657)]
+    assert capsys.readouterr().err == "distbal: nobody listens\n"
+
+    def keep_out(path: str, patience: float = 0) -> None:
+        raise NotPermittedError("you may not")
+
+    monkeypatch.setattr("distbal.adminclient.Connection", keep_out)
+    assert main(["status"]) == 1
+    assert capsys.readouterr().err == "distbal: you may not. The status port was asked instead: nobody listens\n"
 
 
 # -- the real thing -----------------------------------------------------------------------------------------------------------
