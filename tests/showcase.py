@@ -13,8 +13,6 @@ from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
-from twisted.protocols.policies import WrappingFactory
-from twisted.web.server import Site
 
 from distbal.activity import Activity
 from distbal.decisions import Decision, Decisions
@@ -30,9 +28,9 @@ from distbal.outcomes import Outcome, Traffic
 from distbal.reporter import Reporter
 from distbal.requests import Lease, Request, Ticket
 from distbal.scheduler import Scheduler
-from distbal.web.answers import Root
 from distbal.web.page import install
 from tests.watchers import Kind, never
+from tests.web import site_of
 
 #: when such a farm was started, in seconds since 1970
 STARTED = 1_790_000_000.0
@@ -170,26 +168,21 @@ class Served:
 
     def __init__(self, shown: Shown, port: int = 0, pace: float = 1.0) -> None:
         self.shown = shown
-        self.root = Root()
         clock: Any = GoingOn(shown.clock.seconds(), pace)
-        self.live = install(self.root, shown.reporter, shown.activity, clock)
-        site: Any = Site(self.root, timeout=60)
-        site.noisy = False
-        self.site = site
-        connections: Any = WrappingFactory(site)
-        self._connections = connections
-        self._port = reactor.listenTCP(port, self._connections, interface="127.0.0.1")
-        self.live.start()
+        self.site = site_of(shown.reporter, allow=("any",), most=1000)
+        self.feed = install(self.site.resource, self.site.answers, shown.reporter, shown.activity, clock)
+        site: Any = self.site
+        self._port = reactor.listenTCP(port, site, interface="127.0.0.1")
+        self.feed.start()
         where: Any = self._port.getHost()
         self.number = int(where.port)
         self.url = f"http://127.0.0.1:{self.number}/"
 
     async def stop(self) -> None:
         """No longer; every connection is closed."""
-        self.live.stop()
+        self.feed.stop()
         await maybeDeferred(self._port.stopListening)
-        for connection in list(self._connections.protocols):
-            connection.transport.abortConnection()
+        self.site.close()
         self.shown.leases.stop()
 
 

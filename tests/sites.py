@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
 import zlib
 from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
-from twisted.web.server import Site
 
-from distbal.web.answers import Root
-from distbal.web.page import Live, install
+from distbal.web.page import install
+from distbal.web.site import WebSite
 from tests.showcase import Shown
+from tests.web import site_of
 
 
 class Transport(StringTransport):
@@ -46,9 +48,9 @@ class Exchange:
     :ivar transport: what the site writes to.
     """
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: WebSite) -> None:
         self.transport = Transport()
-        protocol: IProtocol = site.buildProtocol(None)
+        protocol: IProtocol = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 4711))
         self.transport.protocol = protocol
         protocol.makeConnection(self.transport)
         self._protocol = protocol
@@ -113,14 +115,13 @@ def _unchunked(body: bytes) -> bytes:
 
 
 class Website:
-    """A farm's page."""
+    """A farm's page, on the site that the daemon has."""
 
-    def __init__(self, shown: Shown, cpu: Callable[[], float] | None = None) -> None:
+    def __init__(self, shown: Shown, cpu: Callable[[], float] = time.thread_time) -> None:
         self.shown = shown
         self.clock: Clock = shown.clock
-        self.root = Root()
-        self.live: Live = install(self.root, shown.reporter, shown.activity, self.clock, **({"cpu": cpu} if cpu else {}))
-        self.site = Site(self.root, reactor=self.clock, timeout=60)
+        self.site = site_of(shown.reporter, self.clock, allow=("any",), most=1000, cpu=cpu)
+        self.feed = install(self.site.resource, self.site.answers, shown.reporter, shown.activity, self.clock, cpu)
 
     def exchange(self) -> Exchange:
         return Exchange(self.site)

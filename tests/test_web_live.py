@@ -30,9 +30,9 @@ def shown() -> Iterator[Shown]:
 @pytest.fixture
 def website(shown: Shown) -> Iterator[Website]:
     one = Website(shown)
-    one.live.start()
+    one.feed.start()
     yield one
-    one.live.stop()
+    one.feed.stop()
 
 
 # -- what a frame holds
@@ -80,12 +80,12 @@ def test_nothing_is_sent_while_nothing_happens(website: Website) -> None:
 def test_a_sign_of_life_comes_when_frames_are_far_apart(shown: Shown) -> None:
     spent = iter(range(10**6))
     website = Website(shown, cpu=lambda: float(next(spent)))
-    website.live.start()
+    website.feed.start()
     reader = website.listen()
     for _ in range(int(2 * HEARTBEAT) + 3):
         website.clock.advance(1)
     assert [name for name, _ in reader.answer.events] == ["message", "alive", "alive"]
-    website.live.stop()
+    website.feed.stop()
 
 
 def test_hosts_that_come_and_go(website: Website) -> None:
@@ -120,8 +120,8 @@ def test_a_frame_is_made_once_however_many_listen(website: Website) -> None:
     website.clock.advance(1)
     website.shown.ask()
     website.clock.advance(1)
-    assert website.live.feed.listeners == 20
-    assert website.live.feed.made == 2
+    assert website.feed.listeners == 20
+    assert website.feed.made == 2
     assert len({reader.answer.body for reader in readers}) == 1
     assert len(readers[0].answer.frames) == 2
 
@@ -129,11 +129,11 @@ def test_a_frame_is_made_once_however_many_listen(website: Website) -> None:
 def test_no_frame_is_made_while_nobody_listens(website: Website) -> None:
     for _ in range(5):
         website.clock.advance(1)
-    assert website.live.feed.made == 0
+    assert website.feed.made == 0
     website.listen().leave()
     website.clock.advance(1)
-    assert website.live.feed.made == 0
-    assert website.live.feed.listeners == 0
+    assert website.feed.made == 0
+    assert website.feed.listeners == 0
 
 
 def test_who_comes_later_gets_all_of_it(website: Website) -> None:
@@ -188,7 +188,7 @@ def test_it_is_not_cut_off_by_the_sites_timeout(website: Website) -> None:
     assert idle.transport.gone, "as somebody is who asks for nothing"
     website.shown.ask()
     website.clock.advance(1)
-    assert website.live.feed.listeners == 1
+    assert website.feed.listeners == 1
     assert "local" not in reader.answer.frames[-1]["hosts"]["snookles:3632"]
 
 
@@ -216,7 +216,7 @@ def test_who_does_not_take_frames_misses_them_and_gets_a_whole_one_later(website
         website.shown.ask()
         website.clock.advance(1)
     assert len(slow.transport.value()) == had, "nothing is queued"
-    assert website.live.feed.missed == 5
+    assert website.feed.missed == 5
     producer: Any = slow.transport.producer
     producer.resumeProducing()
     website.clock.advance(1)
@@ -235,35 +235,35 @@ def test_who_takes_nothing_for_a_minute_is_let_go(website: Website) -> None:
     website.clock.advance(2)
     assert stuck.transport.gone
     assert not reader.transport.gone
-    assert website.live.feed.listeners == 1
+    assert website.feed.listeners == 1
 
 
 def test_at_the_end_every_stream_is_closed(shown: Shown) -> None:
     website = Website(shown)
-    website.live.start()
+    website.feed.start()
     reader, stuck = website.listen(), website.listen()
     website.clock.advance(1)
     pause(stuck)
-    website.live.stop()
+    website.feed.stop()
     assert reader.transport.gone
     assert reader.transport.value().endswith(b"0\r\n\r\n"), "in order"
     assert stuck.transport.gone
     assert website.listen().answer.status == 503
-    website.live.stop()
-    website.live.start()
+    website.feed.stop()
+    website.feed.start()
     assert website.listen().answer.status == 200
-    website.live.stop()
+    website.feed.stop()
     assert not calls(website, "LoopingCall", "piece")
 
 
 def test_the_end_comes_while_a_frame_is_made(shown: Shown) -> None:
     website = Website(shown)
-    website.live.start()
+    website.feed.start()
     reader = website.listen()
     # the turn begins a frame, whose first piece is for the next turn of the reactor
-    website.live.feed._turn()
+    website.feed._turn()
     assert calls(website, "piece")
-    website.live.stop()
+    website.feed.stop()
     assert not calls(website, "LoopingCall", "piece")
     website.clock.advance(5)
     assert reader.transport.gone
@@ -281,15 +281,15 @@ def test_where_frames_are_dear_there_are_fewer(shown: Shown) -> None:
         return now[0]
 
     website = Website(shown, cpu=cpu)
-    website.live.start()
+    website.feed.start()
     website.listen()
     for _ in range(600):
         shown.ask()
         website.clock.advance(1)
-    feed = website.live.feed
+    feed = website.feed
     assert feed.cost > 0.02
     assert 5 < feed.made <= 600 * SHARE / feed.cost + 1
-    website.live.stop()
+    website.feed.stop()
 
 
 def test_work_in_pieces_lets_others_in_between() -> None:
@@ -337,7 +337,7 @@ async def test_a_browser_that_never_reads_holds_up_nobody(descriptors_stay: None
         never.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         never.sendall(request)
         reader.sendall(request)
-        feed = served.live.feed
+        feed = served.feed
         await until(lambda: feed.listeners == 2, "two readers")
         heard = bytearray()
         sent = 0

@@ -1,13 +1,9 @@
-"""What every answer of the page has: headers that keep a browser from doing more with it than was meant.
-
-Twisted's own answers to what is not there, and to other methods than these, are HTML that repeats what was asked for; so they
-are not used.
-"""
+"""What the page's answers have beside those of programs: a policy that lets in our own script and style, and compression."""
 
 from __future__ import annotations
 
-from twisted.web import http
-from twisted.web.resource import Resource
+import zlib
+
 from twisted.web.server import Request
 
 #: nothing is loaded from anywhere but here, and no script is run but ours; a data: image is the page's icon
@@ -18,18 +14,8 @@ POLICY = (
 
 
 def guard(request: Request) -> None:
-    """Set the headers."""
+    """Keep a browser from doing more with the answer than was meant."""
     request.setHeader(b"content-security-policy", POLICY)
-    request.setHeader(b"x-content-type-options", b"nosniff")
-    request.setHeader(b"referrer-policy", b"no-referrer")
-    request.setHeader(b"cross-origin-resource-policy", b"same-origin")
-
-
-def answer_text(request: Request, code: int, sentence: str) -> bytes:
-    """A sentence as the answer."""
-    request.setResponseCode(code)
-    request.setHeader(b"content-type", b"text/plain; charset=utf-8")
-    return sentence.encode() + b"\n"
 
 
 def takes_gzip(request: Request) -> bool:
@@ -42,33 +28,7 @@ def takes_gzip(request: Request) -> bool:
     return False
 
 
-class ReadOnly(Resource):
-    """Something that can be read, and nothing else."""
-
-    def render(self, request: Request) -> bytes | int:
-        if request.method in (b"GET", b"HEAD"):
-            answer: bytes | int = super().render(request)
-            return answer
-        guard(request)
-        request.setHeader(b"allow", b"GET, HEAD")
-        return answer_text(request, http.NOT_ALLOWED, "This can only be read: GET or HEAD.")
-
-
-class Absent(ReadOnly):
-    """What is not there, and nothing below it either."""
-
-    isLeaf = True
-
-    def render_GET(self, request: Request) -> bytes:
-        guard(request)
-        return answer_text(request, http.NOT_FOUND, "Nothing is here.")
-
-
-class Root(ReadOnly):
-    """A site's root, or a directory of it: has its children, and nothing else."""
-
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        return Absent()
-
-    def render_GET(self, request: Request) -> bytes:
-        return Absent().render_GET(request)
+def gzip(content: bytes) -> bytes:
+    """Compressed, and the same bytes for the same content (gzip.compress would note the time)."""
+    compressor = zlib.compressobj(5, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+    return compressor.compress(content) + compressor.flush()

@@ -54,10 +54,10 @@ class Frames:
         self._title = ""
         self._drawn: tuple[int | None, str] | None = None
 
-    def page(self) -> Generator[None, None, Parts]:
-        """All of it, with times in words; made in pieces."""
+    def page(self) -> Generator[bytes, None, Parts]:
+        """All of it, with times in words. Made in pieces: what it yields says only that somebody else may be served."""
         status, report = self._reports()
-        yield
+        yield b""
         at, hosts = status["at"], report["hosts"]
         parts = {
             "totals": overview.totals(status, hosts, at),
@@ -68,7 +68,7 @@ class Frames:
         rows = {}
         for number, host in enumerate(hosts):
             if number % PIECE == 0:
-                yield
+                yield b""
             rows[host["name"]] = hostrows.row(host, at, at)
         about = f"distbal {status['distbal']}, {status['policy']}, queue {status['order']}"
         return Parts(at, overview.in_words(status), parts, rows, len(hosts) > hostrows.ROOMY, about)

@@ -5,8 +5,6 @@ A host may have 65535 slots: of those the first are drawn, and the rest is count
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from distbal.report import Differs, HostReport, Monitored, Said
 from distbal.web.overview import client_chip, icon
 from distbal.web.words import NONE, fact, many, number, precise, share, since, text
@@ -37,11 +35,6 @@ def head() -> str:
         f'<th scope="col" class="{kind}" data-k="{key}" title="{text(what)}">{title}</th>' for key, title, kind, what in COLUMNS
     )
     return f"<thead><tr>{cells}</tr></thead>"
-
-
-def rows(hosts: Iterable[HostReport], now: float, at: float | None) -> str:
-    """Every host's."""
-    return "".join(row(host, now, at) for host in hosts)
 
 
 def row(host: HostReport, now: float, at: float | None) -> str:
@@ -203,7 +196,8 @@ def _checks(one: Monitored) -> str:
             found.append(f"{number(count)} {word}")
     if one["bugs"]:
         found.append(f"<b>{many(one['bugs'], 'bug')}</b>")
-    return ", ".join(found) + f"; {precise(one['took'])}"
+    took = f"; the last took {precise(one['took'])}" if one["checks"] else ""
+    return ", ".join(found) + took
 
 
 def _bytes(count: int) -> str:

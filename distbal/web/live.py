@@ -18,12 +18,14 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
+from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
 from distbal.activity import Activity
-from distbal.web.answers import ReadOnly, answer_text, guard, takes_gzip
+from distbal.web.answers import guard, takes_gzip
 from distbal.web.pieces import Done, in_pieces
+from distbal.web.resources import text
 
 #: seconds between two frames, at the least
 INTERVAL = 1.0
@@ -252,7 +254,7 @@ class Feed:
                 listener.let_go()
 
 
-class Events(ReadOnly):
+class Events(Resource):
     """The stream, at a URL."""
 
     isLeaf = True
@@ -265,7 +267,6 @@ class Events(ReadOnly):
         guard(request)
         gzip = takes_gzip(request)
         request.setHeader(b"content-type", b"text/event-stream; charset=utf-8")
-        request.setHeader(b"cache-control", b"no-store")
         # nginx would keep what it has until its buffer is full
         request.setHeader(b"x-accel-buffering", b"no")
         if gzip:
@@ -274,7 +275,7 @@ class Events(ReadOnly):
             return NOT_DONE_YET
         request.responseHeaders.removeHeader(b"content-encoding")
         request.setHeader(b"retry-after", b"60")
-        return answer_text(
+        return text(
             request, http.SERVICE_UNAVAILABLE, f"{MOST_LISTENERS} browsers follow this page already; read it without that."
         )
 

@@ -1,42 +1,34 @@
-"""The status page: read-only, whole without a script, and live with one. It needs nothing but Twisted.
-
-A page that was just made is shown again for a while, the longer the more it took, so that readers, however many, take a tenth
-of the time at the most.
-"""
+"""The status page: read-only, whole without a script, and live with one. It needs nothing but Twisted."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request
+from twisted.web.server import Request
 
 from distbal.activity import Activity
 from distbal.report import STATES
 from distbal.reporter import Reporter
 from distbal.web import hostrows
-from distbal.web.answers import ReadOnly, answer_text, guard, takes_gzip
+from distbal.web.answers import guard, gzip, takes_gzip
 from distbal.web.frames import Frames, Parts
 from distbal.web.live import Events, Feed
+from distbal.web.making import Answers, Pieces
 from distbal.web.overview import sprite
-from distbal.web.pieces import Done, in_pieces
+from distbal.web.resources import Made
 from distbal.web.words import text
 
 #: seconds after which a page without a script refreshes itself
 REFRESH = 5
-#: for so many times as long as it took to make, a page is shown again; and for so many seconds at the least
-AGAIN, AGAIN_AT_LEAST = 10.0, 0.5
 #: the files beside this one that the page loads
 ASSETS = {"style.css": b"text/css; charset=utf-8", "script.js": b"text/javascript; charset=utf-8"}
 _ICON = (
@@ -47,7 +39,7 @@ _ICON = (
 ICON = f"data:image/svg+xml,{quote(_ICON)}"
 
 
-class Asset(ReadOnly):
+class Asset(Resource):
     """A file that the page loads: kept by browsers until it is another one."""
 
     isLeaf = True
@@ -71,112 +63,45 @@ class Asset(ReadOnly):
         return _encoded(request, self._content, self._compressed)
 
 
-class Page(ReadOnly):
+class Page(Made):
     """The page itself.
 
-    :param clock: never goes back.
-    :param cpu: seconds that this thread has computed.
+    :param links: where its assets are, by their names.
     """
 
-    isLeaf = True
-    log = Logger()
-
-    def __init__(
-        self, frames: Frames, version: str, links: dict[str, str], clock: IReactorTime, cpu: Callable[[], float]
-    ) -> None:
-        super().__init__()
+    def __init__(self, answers: Answers, frames: Frames, version: str, links: dict[str, str]) -> None:
+        super().__init__(answers)
         self._frames = frames
         self._version = version
         self._links = links
-        self._clock = clock
-        self._cpu = cpu
-        self._waiting: list[Request] = []
-        self._making: Deferred[Any] | None = None
-        self._plain = b""
-        self._compressed: bytes | None = None
-        self._fresh_until = float("-inf")
 
-    def render_GET(self, request: Request) -> bytes | int:
-        if self._clock.seconds() < self._fresh_until:
-            return self._answer(request)
-        self._waiting.append(request)
-        request.notifyFinish().addErrback(self._left, request)
-        if self._making is None:
-            making = self._making = in_pieces(self._frames.page(), self._clock, self._cpu)
-            making.addCallback(self._made).addErrback(self._trouble)
-        return NOT_DONE_YET
-
-    def stop(self) -> None:
-        """Make no more of the page that is being made, and let go of those who wait for it."""
-        if self._making is not None:
-            self._making.cancel()
-
-    def _left(self, _: Failure, request: Request) -> None:
-        """Somebody who waited for the page is gone."""
-        if request in self._waiting:
-            self._waiting.remove(request)
-
-    def _made(self, parts: Done[Parts]) -> None:
-        self._making = None
-        before = self._cpu()
-        self._plain = document(parts.value, self._version, self._links).encode()
-        self._compressed = gzip(self._plain)
-        cost = parts.cost + self._cpu() - before
-        self._fresh_until = self._clock.seconds() + max(AGAIN_AT_LEAST, AGAIN * cost)
-        waiting, self._waiting = self._waiting, []
-        for request in waiting:
-            request.write(self._answer(request))
-            request.finish()
-
-    def _trouble(self, failure: Failure) -> None:
-        self._making = None
-        sentence = "distbal stops serving this page."
-        if failure.check(CancelledError) is None:
-            self.log.failure("the page could not be made", failure)
-            sentence = "The page could not be made; the log says why."
-        waiting, self._waiting = self._waiting, []
-        for request in waiting:
-            request.write(answer_text(request, http.INTERNAL_SERVER_ERROR, sentence))
-            request.finish()
-
-    def _answer(self, request: Request) -> bytes:
+    def pieces(self, request: Request) -> tuple[tuple[Any, ...], Pieces]:
         guard(request)
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
-        request.setHeader(b"cache-control", b"no-store")
         request.setHeader(b"vary", b"accept-encoding")
-        return _encoded(request, self._plain, self._compressed)
+        packed = takes_gzip(request)
+        if packed:
+            request.setHeader(b"content-encoding", b"gzip")
+        return ("page", packed), partial(self._make, packed)
 
-
-class Live:
-    """The page as it is served.
-
-    :ivar feed: those who read it live.
-    """
-
-    def __init__(self, page: Page, feed: Feed) -> None:
-        self._page = page
-        self.feed = feed
-
-    def start(self) -> None:
-        """From now on look at the farm once a second, and tell those who listen."""
-        self.feed.start()
-
-    def stop(self) -> None:
-        """No more of that: every stream is closed. Nothing happens where it was not started."""
-        self.feed.stop()
-        self._page.stop()
+    def _make(self, packed: bool) -> Iterator[bytes]:
+        parts = yield from self._frames.page()
+        html = document(parts, self._version, self._links).encode()
+        yield gzip(html) if packed else html
 
 
 def install(
     root: Resource,
+    answers: Answers,
     reporter: Reporter,
     activity: Activity,
     clock: IReactorTime,
     cpu: Callable[[], float] = time.thread_time,
-) -> Live:
+) -> Feed:
     """Put the page and what belongs to it on a site's root.
 
     :param root: gets the children ``""``, ``events``, ``style.css`` and ``script.js``.
+    :param answers: makes those that take long.
     :param activity: the last hour's; whoever calls this keeps it, the feed looks once a second.
     :param clock: never goes back.
     :param cpu: seconds that this thread has computed.
@@ -187,11 +112,10 @@ def install(
         root.putChild(name.encode(), asset)
     links = {name: f"{name}?v={asset.digest}" for name, asset in assets.items()}
     version = hashlib.sha256("".join(links.values()).encode()).hexdigest()[:8]
-    page = Page(Frames(reporter, activity, version), version, links, clock, cpu)
-    root.putChild(b"", page)
+    root.putChild(b"", Page(answers, Frames(reporter, activity, version), version, links))
     feed = Feed(Frames(reporter, activity, version), activity, lambda: reporter.activity, clock, cpu)
     root.putChild(b"events", Events(feed))
-    return Live(page, feed)
+    return feed
 
 
 def document(parts: Parts, version: str, links: dict[str, str]) -> str:
@@ -257,12 +181,6 @@ def document(parts: Parts, version: str, links: dict[str, str]) -> str:
 </body>
 </html>
 """
-
-
-def gzip(content: bytes) -> bytes:
-    """Compressed, and the same bytes for the same content (gzip.compress would note the time)."""
-    compressor = zlib.compressobj(5, zlib.DEFLATED, zlib.MAX_WBITS | 16)
-    return compressor.compress(content) + compressor.flush()
 
 
 def _encoded(request: Request, plain: bytes, compressed: bytes | None) -> bytes:

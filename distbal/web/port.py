@@ -23,7 +23,7 @@ class WebPort:
         self, reporter: Reporter, *, allowed: Callable[[], AccessList], complain: Complaints, reactor: Any, most: int
     ) -> None:
         self.site = make_site(reporter, allowed=allowed, complain=complain, reactor=reactor, most=most)
-        self._page = page.install(self.site.resource, reporter, Activity(), reactor)
+        self._page = page.install(self.site.resource, self.site.answers, reporter, Activity(), reactor)
         self._page.start()
 
     def stop(self) -> None:

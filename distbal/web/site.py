@@ -83,6 +83,8 @@ class WebRequest(Request):
             return reason
         for name, value in HEADERS.items():
             self.setHeader(name, value)
+        # the answer that was meant may have been a compressed one
+        self.responseHeaders.removeHeader(b"Content-Encoding")
         body = text(self, 500, "This answer met a bug; the log of distbal has it.")
         self.setHeader(b"Content-Length", b"%d" % len(body))
         self.write(body)

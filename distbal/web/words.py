@@ -28,9 +28,12 @@ def lasting(seconds: float) -> str:
 
 
 def precise(seconds: float) -> str:
-    """How long something took that is over: to the hundredth of a second where it was short."""
+    """How long something took that is over: exact where it was short."""
+    seconds = max(0.0, seconds)
+    if seconds < 0.1:
+        return f"{seconds * 1000:.{1 if seconds < 0.01 else 0}f} ms"
     if seconds < 10:
-        return f"{max(0.0, seconds):.2f} s"
+        return f"{seconds:.2f} s"
     if seconds < MINUTE:
         return f"{seconds:.1f} s"
     return lasting(seconds)

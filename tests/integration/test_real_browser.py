@@ -114,14 +114,14 @@ async def test_it_goes_on_after_the_daemon_was_started_anew(browser: Browser) ->
 async def test_where_no_stream_is_to_be_had_it_fetches_itself(browser: Browser) -> None:
     shown = three()
     site = Served(shown, pace=PACE)
-    feed = site.live.feed
+    feed = site.feed
     try:
-        site.live.stop()  # and so there are none
+        site.feed.stop()  # and so there are none
         tab = await browser.tab(site.url)
         shown.ask("10.0.0.9")
         await tab.until("document.querySelector('#live').className === 'slow'")
         await tab.until("document.querySelector('[data-n=\"snookles:3632\"] .c b')?.textContent === '10.0.0.9'")
-        site.live.start()
+        site.feed.start()
         await tab.until(LIVE)
         await until(lambda: feed.listeners == 1 <= MOST_LISTENERS, "one reader")
         await tab.close()
