@@ -119,7 +119,8 @@ def keep(directory: str | None, *, wanted: bool) -> Kept:
     :raises DistbalError: it cannot be used, or what is there cannot be understood.
     """
     if directory is None:
-        return Kept(Decisions(), Changes(), Saver("state is null in hosts.yaml"))
+        # as somebody wished: nothing to be warned of at each change
+        return Kept(Decisions(), Changes(), Saver())
     try:
         lock = _take(directory, make=wanted)
     except DistbalError as error:

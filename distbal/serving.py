@@ -113,6 +113,7 @@ class Serving:
             self.log.critical("{reason}", reason=reasons[-1])
             if one in self.opened:
                 self.opened.remove(one)
+            one.close()
 
         for one in list(opened):
             maybeDeferred(self._serve, one).addCallbacks(lambda _: self._changed(), cannot, errbackArgs=(one,))

@@ -14,7 +14,7 @@ from distbal.columns import BOLD, age, coloured, cut, day_and_time, finished, ma
 from distbal.hosttables import clients_lines, crowd, host_lines, hosts_lines
 from distbal.verbs import Verb
 
-__all__ = ["render", "table", "whole"]
+__all__ = ["render", "table", "warnings", "whole"]
 
 #: waiters that status lists, before it says how many more there are
 MOST_WAITERS = 10
@@ -37,10 +37,14 @@ def render(verb: Verb, answer: Answer, *, width: int | None = None, colour: bool
     if verb.name == "export":
         return _file(answer["file"], terminal=width is not None or colour)
     if "text" in answer:
-        said = str(answer["text"]).splitlines()
         # sentences are to be read whole: the terminal may wrap them
-        return finished([*said, *(f"warning: {warning}" for warning in answer.get("warnings", ()))], None)
+        return finished(str(answer["text"]).splitlines(), None)
     return finished(_LINES[verb.name](answer, width, colour), width)
+
+
+def warnings(answer: Answer) -> str:
+    """What is doubtful of something that was done: lines for stderr; "" for nothing."""
+    return "".join(f"warning: {safe(str(warning))}\n" for warning in answer.get("warnings", ()))
 
 
 def whole(status: Answer, hosts: Sequence[Answer], *, width: int | None = None, colour: bool = False) -> str:

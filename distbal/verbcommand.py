@@ -92,6 +92,7 @@ def run(words: Sequence[str]) -> int:
     adminclient.check(answer)
     width, colour = terminal.kind()
     terminal.write(tables.render(verb, answer, width=width, colour=colour))
+    sys.stderr.write(tables.warnings(answer))
     return 0
 
 

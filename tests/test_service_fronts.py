@@ -71,8 +71,10 @@ async def test_the_manhole_opens_by_a_reload_and_goes_by_the_keys_of_the_file(tm
             assert await one.reload(text(tmp_path, manhole="127.0.0.1:0"))
         assert "manhole: its host key is SHA256:" in log
         assert (tmp_path / "host_key").stat().st_mode & 0o777 == 0o600
-        ssh = ["ssh", "-F", "none", "-p", str(one.port("manhole")), "-i", str(keys.private("user_ed25519")), "-o", "BatchMode=yes", "-o"]
-        ssh += ["IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={tmp_path}/known", "-o", "StrictHostKeyChecking=accept-new"]
+        ssh = ["ssh", "-F", "none", "-p", str(one.port("manhole")), "-i", str(keys.private("user_ed25519"))]
+        for option in ("BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=accept-new"):
+            ssh += ["-o", option]
+        ssh += ["-o", f"UserKnownHostsFile={tmp_path}/known"]
         drain = [*ssh, "admin@127.0.0.1", "drain", "alpha", "fan broken"]
         refused = await run(drain)
         assert (refused.status, one.hosts()["alpha"].admin) == (255, "ready")

@@ -281,8 +281,10 @@ def test_history_changes_and_the_file() -> None:
         "2025-11-27 07:53:20  alice  ssh from 10.0.0.9  drain newbb 'fan broken'  newbb is drained: fan broken",
     ]
     assert render("history", {"changes": []}) == ["nothing was changed"]
-    answer = {"text": "newbb is drained: \x1b[2J", "warnings": ["it holds until a restart"]}
-    assert render("drain", answer, width=10) == ["newbb is drained: ?[2J", "warning: it holds until a restart"]
+    answer = {"text": "newbb is drained: \x1b[2J", "warnings": ["it holds until a restart, since \x1b"]}
+    assert render("drain", answer, width=10) == ["newbb is drained: ?[2J"]
+    assert tables.warnings(answer) == "warning: it holds until a restart, since ?\n"
+    assert tables.warnings({"text": "newbb is drained"}) == ""
     file = "hosts:\n\t- \x1b[2J # a long comment that is kept whole\n"
     assert tables.render(VERBS["export"], {"file": file}) == file
     assert tables.render(VERBS["export"], {"file": file}, width=10) == (

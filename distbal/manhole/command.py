@@ -61,6 +61,8 @@ class Command:
             width, colour = (None, False) if pty is None else (pty.width, pty.colour)
             text = tables.render(call.verb, answer, width=width, colour=colour)
         self._session.say(text)
+        if not as_json and (doubts := tables.warnings(answer)):
+            self._session.say_error(doubts)
         self._session.end(DONE)
 
     def _help(self, words: list[str]) -> None:
