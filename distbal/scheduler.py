@@ -200,7 +200,11 @@ class Scheduler:
             ticket = self._take(host, now)
             if ticket is not None:
                 # as many leases as before: the indexes need not hear of it
-                return [self._grant(ticket, host, now)]
+                lease = self._grant(ticket, host, now)
+                if traffic is not None and not host.available:
+                    # what the job told may have been noted with one lease fewer
+                    self._board.turned(host)
+                return [lease]
         self._reindex(host)
         return []
 
@@ -376,7 +380,7 @@ class Scheduler:
         if not (available and host.available):
             # what is noted of a host that is free is that it is
             host.available = available
-            self._board.note(host)
+            self._board.turned(host)
         for pool in host.spec.pools:
             self._indexes[pool].changed(host)
 

@@ -153,3 +153,22 @@ def test_of_many_hosts_the_first_are_told_and_the_rest_is_counted() -> None:
         assert told == whole.passed_over[:most]
         assert count == 9
     assert attempt(granted(tickets[0])).first_passed_over(3) == ((), 0)
+
+
+def test_what_a_job_told_as_its_slot_went_to_the_next_is_kept_with_the_right_number_of_leases() -> None:
+    """That a host was reached ends what was held against it, which changes nothing else, between a release and a grant."""
+    farm = scheduler(spec("far", 1))
+    farm.release(granted(ask(farm)), Outcome.REFUSED, NOW, Traffic())
+    now = NOW
+    trial = waiter = None
+    for _ in range(2):
+        # the pause, and then the time in which one job alone is on trial
+        assert farm.due is not None
+        now = farm.due
+        farm.wake(now)
+        trial, waiter = trial or ask(farm, "10.0.0.1", now), waiter or ask(farm, "10.0.0.2", now)
+    assert trial is not None
+    assert waiter is not None
+    farm.release(granted(trial), Outcome.ANSWERED, now, Traffic(5, 2, 0.5))
+    assert host_of(waiter) == "far"
+    assert [(one.leases, one.available) for one in farm.moment.standings] == [(1, False)]
