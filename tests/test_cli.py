@@ -27,7 +27,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_good_file_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("hosts.yaml").write_text(
         "hosts:\n  - box/4\n  - {name: arm1, slots: 24, pools: [arm]}\n"
-        "listen: {balance: [5656, {at: '[::1]:5756', pool: arm}], update: null}\n"
+        "listen: {balance: [5656, {at: '[::1]:5756', pool: arm}], update: null, web: null, admin: null}\n"
     )
     assert main(["check", "hosts.yaml"]) == 0
     assert capsys.readouterr() == (
@@ -38,7 +38,7 @@ def test_a_good_file_is_one_line(here: Path, capsys: pytest.CaptureFixture[str])
 
 def test_a_file_with_proxies(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("hosts.yaml").write_text(
-        "hosts: [box/9]\nlisten: {balance: null, update: null, proxy: [3640, {at: 127.0.0.1:3641}]}\n"
+        "hosts: [box/9]\nlisten: {balance: null, update: null, proxy: [3640, {at: 127.0.0.1:3641}], web: null, admin: null}\n"
     )
     assert main(["check", "hosts.yaml"]) == 0
     assert capsys.readouterr() == (
@@ -48,7 +48,9 @@ def test_a_file_with_proxies(here: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_file_that_listens_nowhere(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("hosts.yaml").write_text("hosts: [box/1]\nlisten: {balance: null, status: null, update: null}\n")
+    Path("hosts.yaml").write_text(
+        "hosts: [box/1]\nlisten: {balance: null, status: null, update: null, web: null, admin: null}\n"
+    )
     assert main(["check", "hosts.yaml"]) == 0
     assert capsys.readouterr() == (
         "hosts.yaml: good: 1 host with 1 slot in pool default; listens nowhere\n",
@@ -61,9 +63,9 @@ def test_all_files_are_checked_and_one_bad_one_is_enough(here: Path, capsys: pyt
     Path("good.yaml").write_text("hosts: [box]\n")
     assert main(["check", "bad.yaml", "good.yaml", "none.yaml"]) == 1
     out, err = capsys.readouterr()
-    assert (
-        out
-        == "good.yaml: good: 1 host with 4 slots in pool default; balance on 5656, status on 5657, update on 127.0.0.1:5658\n"
+    assert out == (
+        "good.yaml: good: 1 host with 4 slots in pool default; balance on 5656, status on 5657, update on 127.0.0.1:5658,"
+        " web on 5659, admin on unix:/run/distbal/admin.sock\n"
     )
     assert err.splitlines() == [
         "bad.yaml:1: hosts[0]: a host has at least 1 slot: leave it out of the file to send it nothing",

@@ -100,8 +100,8 @@ MUTANTS = (
     Mutant(
         "a verdict does not expire",
         "scheduler.py",
-        "        self._note_expiry(host)\n        return self._changed([host], verdict.at)",
-        "        return self._changed([host], verdict.at)",
+        "        changed = host.health.hear(verdict)\n        self._verdicts_changed(host)\n",
+        "        changed = host.health.hear(verdict)\n",
     ),
     Mutant(
         "a host that an earlier attempt failed on is chosen",
@@ -112,8 +112,8 @@ MUTANTS = (
     Mutant(
         "a waiter that left is still in the queue",
         "scheduler.py",
-        '        self._line(ticket).remove(ticket)\n        self._patience.discard(ticket)\n        self._counts["withdrawn"]',
-        '        self._patience.discard(ticket)\n        self._counts["withdrawn"]',
+        "        self._line(ticket).remove(ticket)\n        self._patience.discard(ticket)\n        ticket.holder = None",
+        "        self._patience.discard(ticket)\n        ticket.holder = None",
     ),
     Mutant(
         "a small weight leaves no slot at all",
@@ -185,7 +185,7 @@ MUTANTS = (
     Mutant(
         "the end of a pause is not noted",
         "scheduler.py",
-        "            changed = host.health.hear(verdict)\n            self._note_expiry(host)\n        elif",
+        "            changed = host.health.hear(verdict)\n            self._verdicts_changed(host)\n        elif",
         "            changed = host.health.hear(verdict)\n        elif",
     ),
     Mutant(
@@ -258,8 +258,8 @@ MUTANTS = (
     Mutant(
         "a host that moved is still down",
         "scheduler.py",
-        "                    known.health.forget(evidence.SOURCE)\n                    self._note_expiry(known)\n",
-        "                    self._note_expiry(known)\n",
+        "                    known.health.forget(evidence.SOURCE)\n                    self._verdicts_changed(known)\n",
+        "                    self._verdicts_changed(known)\n",
     ),
     Mutant(
         "a host that moved is still suspect",
@@ -392,6 +392,30 @@ MUTANTS = (
         "scheduler.py",
         "if spec.auto and known.spec.auto:",
         "if spec.auto:",
+    ),
+    Mutant(
+        "what leases keep is not told that a host filled up",
+        "scheduler.py",
+        "            self._board.turned(host)\n        for pool",
+        "        for pool",
+    ),
+    Mutant(
+        "how a host stood when it was last full is kept though something else changed",
+        "standing.py",
+        "            self._free[position] = self._full[position] = None\n",
+        "",
+    ),
+    Mutant(
+        "a host over its capacity stands as one that is just full",
+        "standing.py",
+        "if stands is None or (stands.leases != host.leases and not host.available):",
+        "if stands is None:",
+    ),
+    Mutant(
+        "a page of the board is not made anew",
+        "standing.py",
+        "        self._pages[page] = tuple(row)\n",
+        "",
     ),
 )
 
