@@ -9,10 +9,13 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
+from distbal import verbs
+from distbal.admin import Who
+from distbal.outcomes import Outcome
 from distbal.proxy import splice
 from distbal.proxy.pipes import KEPT
 from tests.peers import Peer, until
-from tests.proxies import RELAYS, Server, both_relays, heard, read
+from tests.proxies import RELAYS, Server, both_relays, gone, heard, read
 from tests.services import ANY, Balancer, balancer
 
 
@@ -204,3 +207,28 @@ async def test_a_host_that_leaves_the_file_keeps_its_session(relay: str, tmp_pat
                 assert await read(end, 5) == b"hello"
             await one.await_leases(0)
             await until(lambda: list(one.hosts()) == ["new"], "the old one forgotten")
+
+
+@both_relays
+@pytest_twisted.ensureDeferred
+async def test_sessions_that_are_kicked_end_on_both_sides(relay: str, tmp_path: Path) -> None:
+    """One that runs, and one that waits; another client's is not touched."""
+    with Server() as server:
+        async with balancer(tmp_path, farm(relay, host(server, slots=2))) as one:
+            with client(one, "proxy") as running, await server.accept() as end:
+                assert await read(end, 5) == b"hello"
+                with client(one, "proxy", "127.0.0.2") as other, await server.accept() as others_end:
+                    assert await read(others_end, 5) == b"hello"
+                    with client(one, "proxy") as waiting:
+                        await one.await_waiters(1)
+                        answer = one.service.admin.do(verbs.parse(["kick", "127.0.0.1"]), Who("alice", "here"))
+                        assert answer == {"text": "127.0.0.1: 1 job cut, 1 waiter sent away"}
+                        await gone(running)
+                        await gone(waiting)
+                        await gone(end)
+                        assert one.counts() == (1, 0)
+                        others_end.send(b"done")
+                        assert await read(other, 4) == b"done"
+            await one.await_leases(0)
+            first, *_ = one.service.leases.scheduler.history.jobs()
+            assert first.attempts[0].outcome is Outcome.KICKED
