@@ -14,15 +14,17 @@ from typing import Any, Protocol, cast
 
 from pydantic import ValidationError
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
 
 from distbal import addresses, config, decisions, hostspec, logs, verbs
 from distbal.changes import Change, Changes
 from distbal.decisions import Decision, Decisions, Place
+from distbal.errors import DistbalError
 from distbal.health import FULL_WEIGHT
 from distbal.hosts import AdminState, Farm
 from distbal.leases import LocalLeases
 from distbal.model import HostModel
-from distbal.overlay import Overlay
+from distbal.overlay import NO_HOST, Overlay
 from distbal.report import VERSION
 from distbal.reporter import Reporter
 from distbal.requests import Ticket
@@ -174,7 +176,13 @@ class Admin:
         return {"version": VERSION, "changes": [asdict(change) for change in self.changes.last(limit)]}
 
     def _export(self, _: Who) -> Deferred[Answer]:
-        return self._daemon.export(self.overlay.decisions).addCallback(lambda text: {"version": VERSION, "file": text})
+        def cannot(failure: Failure) -> Answer:
+            if not isinstance(failure.value, DistbalError):
+                failure.raiseException()
+            raise VerbError(str(failure.value)) from failure.value
+
+        exported = self._daemon.export(self.overlay.decisions)
+        return exported.addCallbacks(lambda text: {"version": VERSION, "file": text}, cannot)
 
     # -- the verbs that change something
 
@@ -273,7 +281,8 @@ class Admin:
         if beside is not None:
             made = made.with_(name, "rank", self._decision(who, beside, file=self.overlay.said(name, "rank", beside)))
         self.overlay.decide(made)
-        return {"text": f"{name} is in the farm, with {_many(slots, 'slot')}, {' '.join(place) if place else 'as the last'}"}
+        where = " ".join(place) if place else "as the last" if of_file is None else "where the file has it"
+        return {"text": f"{name} is in the farm, with {_many(slots, 'slot')}, {where}"}
 
     def _remove(self, who: Who, host: str, now: bool) -> Answer:
         self.overlay.spec(host)
@@ -303,7 +312,7 @@ class Admin:
         def read(reasons: list[str]) -> Answer:
             if reasons:
                 raise VerbError("\n".join(["the file was not taken in, and nothing has changed:", *reasons]))
-            return {"text": "the file was taken in"}
+            return {"text": "the file was taken in"} | ({} if self.overlay.names else {"warnings": [NO_HOST]})
 
         return self._daemon.reload_file().addCallback(read)
 
@@ -350,7 +359,8 @@ def _is(ticket: Ticket, client: str) -> bool:
     """Whether that is this client: an ADDRESS, ADDRESS:PORT, or a number of its job, lease or place in the queue."""
     request = ticket.request
     if client.isascii() and client.isdigit():
-        return int(client) in (ticket.id, request.job)
+        # a first attempt has no number but its own
+        return int(client) in (ticket.id, request.job or ticket.id)
     return bool(request.address) and client in (request.address, addresses.join(request.address, request.port))
 
 

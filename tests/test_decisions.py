@@ -161,3 +161,26 @@ def test_whatever_is_decided_hosts_are_there_once_and_settling_comes_to_rest(
     assert settled(left, after) == (left, [])
     assert sorted(keys(left) + [one[:2] for one in overtaken]) == sorted(keys(decisions))
     ranks(applied(after, left))
+
+
+def test_many_places_in_a_large_farm_cost_little() -> None:
+    looks = 0
+
+    class Counted(str):
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal looks
+            looks += 1
+            return super().__eq__(other)
+
+        __hash__ = str.__hash__
+
+    farm = Farm(tuple(spec(Counted(f"box{number}"), 1, number) for number in range(2000)))
+    made = Decisions()
+    for number in range(0, 400, 2):
+        made = made.with_(f"box{number}", "rank", Decision(Place("after", f"box{1999 - number}")))
+    order = [one.name for one in applied(farm, made).hosts]
+    assert order[-5:] == ["box1997", "box2", "box1998", "box1999", "box0"]
+    # each move finds its host, and does not look for it
+    assert looks < 20_000

@@ -197,3 +197,12 @@ async def test_the_default_socket_and_state_are_done_without(tmp_path: Path) -> 
     ]
     service.startService()
     await service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_no_file_can_say_is_told_as_a_sentence(tmp_path: Path) -> None:
+    async with balancer(tmp_path, text(tmp_path)) as one:
+        await say(tmp_path, "remove", "alpha")
+        assert await one.reload(text(tmp_path, "hosts: [alpha/1]\n"))
+        with pytest.raises(AssertionError, match="every host was removed, and a hosts"):
+            await say(tmp_path, "export")
