@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from pydantic import ValidationError
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -26,8 +26,9 @@ from distbal.leases import LocalLeases
 from distbal.model import HostModel
 from distbal.overlay import NO_HOST, Overlay
 from distbal.report import VERSION
-from distbal.reporter import Reporter
+from distbal.reporter import Reporter, each_host, each_job
 from distbal.requests import Ticket
+from distbal.spells import Spells, Steps, at_once, listed
 from distbal.verbs import Call, VerbError, shown
 
 Answer = dict[str, Any]
@@ -73,6 +74,7 @@ class Admin:
     """Does the verbs.
 
     :param wall: seconds since 1970.
+    :param spells: in which long answers are made for those who can wait; None: at once for all.
     :param made, changes: what was decided, and done, before the daemon started.
 
     :ivar overlay: the file, and what people decided.
@@ -88,6 +90,7 @@ class Admin:
         reporter: Reporter,
         wall: Callable[[], float],
         *,
+        spells: Spells | None = None,
         made: Decisions = Decisions(),  # noqa: B008 (it is a value)
         changes: Changes | None = None,
     ) -> None:
@@ -95,6 +98,7 @@ class Admin:
         self.changes = Changes() if changes is None else changes
         self.reporter = reporter
         self._daemon = daemon
+        self._spells = spells
         self._leases = leases
         self._wall = wall
 
@@ -119,6 +123,8 @@ class Admin:
 
     def carry_out(self, call: Call, who: Who) -> Deferred[Answer]:
         """The same, for those who can wait: an answer to a change comes when it is kept, and says where it could not be."""
+        if self._spells is not None and (steps := self._steps.get(call.verb.name)) is not None:
+            return self._spells.do(steps(self, **call.arguments))
         done: Deferred[Answer] = maybeDeferred(self.do, call, who)  # type: ignore[call-overload]
         return done.addCallback(self._when_kept) if call.changes else done
 
@@ -143,26 +149,45 @@ class Admin:
         return {**self.reporter.status()}
 
     def _hosts(self, _: Who, patterns: tuple[str, ...]) -> Answer:
-        report = self.reporter.hosts()
-        if patterns:
-            report["hosts"] = [one for one in report["hosts"] if any(fnmatchcase(one["name"], like) for like in patterns)]
-            if not report["hosts"]:
-                raise VerbError(f"no host is called {' or '.join(map(shown, patterns))}; hosts alone lists them")
-        return {**report}
+        return at_once(self._hosts_in_steps(patterns))
+
+    def _hosts_in_steps(self, patterns: tuple[str, ...]) -> Steps[Answer]:
+        wanted = (lambda name: any(fnmatchcase(name, like) for like in patterns)) if patterns else bool
+        report = yield from self._hosts_like(wanted)
+        if patterns and not report["hosts"]:
+            raise VerbError(f"no host is called {' or '.join(map(shown, patterns))}; hosts alone lists them")
+        return report
 
     def _show(self, _: Who, host: str) -> Answer:
-        report = self.reporter.hosts()
-        found = [one for one in report["hosts"] if one["name"] == host]
-        if not found:
+        return at_once(self._show_in_steps(host))
+
+    def _show_in_steps(self, host: str) -> Steps[Answer]:
+        report = yield from self._hosts_like(lambda name: name == host)
+        if not report["hosts"]:
             self.overlay.spec(host)
-        return {"version": VERSION, "at": report["at"], "host": found[0]}
+        return {"version": VERSION, "at": report["at"], "host": report["hosts"][0]}
+
+    def _hosts_like(self, wanted: Callable[[str], bool]) -> Steps[Answer]:
+        sight = self.reporter.sight()
+        yield
+        hosts = yield from listed(each_host(sight, wanted=wanted))
+        return {"version": VERSION, "at": round(sight.snapshot.at + sight.epoch, 3), "hosts": hosts}
 
     def _queue(self, _: Who) -> Answer:
         status = self.reporter.status()
         return {"version": VERSION, "at": status["at"], "waiters": status["waiters"]}
 
     def _jobs(self, _: Who, limit: int) -> Answer:
-        return {**self.reporter.jobs(limit)}
+        return at_once(self._jobs_in_steps(limit))
+
+    def _jobs_in_steps(self, limit: int) -> Steps[Answer]:
+        jobs, epoch, now = self.reporter.ended(limit), self.reporter.epoch, self.reporter.now
+        found = yield from listed(each_job(jobs, epoch, now), 1)
+        return {"version": VERSION, "at": round(now + epoch, 3), "jobs": found}
+
+    _Long = dict[str, Callable[..., Steps[Answer]]]
+    #: the verbs whose answers may take long
+    _steps: ClassVar[_Long] = {"hosts": _hosts_in_steps, "show": _show_in_steps, "jobs": _jobs_in_steps}
 
     def _why(self, _: Who, job: int) -> Answer:
         report = self.reporter.job(job)

@@ -44,6 +44,7 @@ from distbal.reporter import Reporter
 from distbal.saver import Kept, keep
 from distbal.scheduler import Scheduler
 from distbal.serving import Serving
+from distbal.spells import Spells
 
 
 class Options(usage.Options):
@@ -120,7 +121,10 @@ class BalancerService(Service):
             decisions=lambda: self.admin.overlay.decisions,
             ports=lambda: self.serving.places(),  # noqa: PLW0108 (it is made below)
         )
-        self.admin = Admin(self, self.leases, self.reporter, time.time, made=kept.decisions, changes=kept.changes)
+        self._spells = Spells(clock)
+        self.admin = Admin(
+            self, self.leases, self.reporter, time.time, spells=self._spells, made=kept.decisions, changes=kept.changes
+        )
         self.admin.file_changed(loaded.settings.farm)
         self._frontends = Frontends(
             reactor,
@@ -129,6 +133,7 @@ class BalancerService(Service):
             complain,
             self.reporter,
             self.admin,
+            self._spells,
             lambda: self.settings,
             crowd,
             {"monitors": self.monitors, "service": self},
@@ -184,6 +189,7 @@ class BalancerService(Service):
         closed.append(self.monitors.stop())
         self._proxy.stop()
         closed += self._frontends.stop()
+        self._spells.stop()
         self.leases.stop()
         closed.append(self._kept.saved().addBoth(lambda _: self._kept.close()))
         self.log.info(

@@ -8,12 +8,16 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, cast
 
+import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from distbal import adminport, listening
@@ -21,8 +25,11 @@ from distbal.acceptor import Acceptor
 from distbal.admin import Who
 from distbal.adminport import AdminFactory
 from distbal.complaints import Complaints
+from distbal.hosts import Farm
+from distbal.spells import Spells
 from distbal.verbs import Call
 from tests.admins import Desk
+from tests.farms import spec
 from tests.services import Client, Lines, connect, until
 from tests.support import LoggedErrors
 
@@ -36,7 +43,8 @@ class Office:
         self.path = str(path)
         self.desk = Desk()
         self.clock = Clock()
-        self.factory = AdminFactory(self.desk.admin, Complaints(Logger(), self.clock.seconds), self.clock)
+        self.spells = Spells(cast("IReactorTime", reactor))
+        self.factory = AdminFactory(self.desk.admin, Complaints(Logger(), self.clock.seconds), self.clock, self.spells)
 
     async def caller(self) -> Client:
         return await connect(self.path)
@@ -58,6 +66,7 @@ async def office(directory: Path) -> AsyncIterator[Office]:
         yield one
     finally:
         acceptor.stop()
+        one.spells.stop()
         one.factory.hang_up()
         await until(lambda: not one.factory.callers, "the end of the callers")
 
@@ -227,3 +236,48 @@ async def test_a_bug_is_told_and_logged(tmp_path: Path, logged_errors: LoggedErr
 
 def test_an_account_without_a_name() -> None:
     assert adminport.account(3_999_999_999) == "uid 3999999999"
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(("line", "number"), [(b"x", 30_000), (b'{"words":["log"]}', 3000), (b'{"words":["hosts"]}', 500)])
+async def test_thousands_of_requests_at_once_are_answered_in_turn(tmp_path: Path, line: bytes, number: int) -> None:
+    async with office(tmp_path) as one:
+        caller = await one.caller()
+        caller.transport.write((line + b"\n") * number)
+        assert len(await heard(caller, number)) == number
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_long_answer_is_made_in_spells_and_says_the_same(tmp_path: Path) -> None:
+    async with office(tmp_path) as one:
+        one.desk.admin.file_changed(Farm(tuple(spec(f"box{number}", 1, number) for number in range(100))))
+        one.desk.job()
+        said = (["hosts"], ["hosts", "box1*", "box20"], ["show", "box0"], ["jobs"], ["history"])
+        answers = {tuple(words): json.loads(json.dumps(one.desk.say(*words))) for words in said}
+        one.desk.admin._spells = one.spells
+        for words in said:
+            assert await one.say({"words": words}) == {"ok": True, "answer": answers[tuple(words)]}
+        assert not (await one.say({"words": ["hosts", "nix"]}))["ok"]
+        assert not (await one.say({"words": ["show", "nix"]}))["ok"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_changed_after_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The account of a caller may take long to be found; what it said must not be done when all is kept and closed."""
+    async with office(tmp_path) as one:
+        gate = Event()
+
+        def slow(uid: int) -> str:
+            gate.wait(20)
+            return str(uid)
+
+        monkeypatch.setattr(adminport, "account", slow)
+        caller = await one.caller()
+        caller.transport.write(b'{"words": ["drain", "fast"]}\n')
+        await until(lambda: any(caller._busy for caller in one.factory.callers), "the request")
+        one.factory.hang_up()
+        gate.set()
+        await caller.ends()
+        await until(lambda: not one.factory.callers, "its end")
+        await deferToThread(lambda: None)
+        assert one.desk.hosts()["fast"]["state"] == "ready"
