@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -49,10 +49,10 @@ class Spells:
         def go() -> Iterator[None]:
             made.append((yield from steps))
 
-        def stopped(failure: Failure) -> None:
+        def stopped(failure: Failure) -> NoReturn:
             if isinstance(failure.value, SchedulerStopped):
                 raise VerbError("distbal stops")
-            failure.raiseException()
+            raise failure.value
 
         return self._work.cooperate(go()).whenDone().addCallbacks(lambda _: made[0], stopped)
 
