@@ -28,7 +28,7 @@ from distbal import verbs
 from distbal.admin import Admin, Who
 from distbal.complaints import Complaints
 from distbal.logs import Logger
-from distbal.spells import BATCH, Spells, Steps, at_once
+from distbal.spells import BATCH, Spells, Steps, at_once, is_long
 from distbal.verbs import VerbError
 
 #: bytes of a request: a reason and some
@@ -139,7 +139,7 @@ class AdminProtocol(LineOnlyReceiver):
             raise VerbError("distbal stops")
         who = Who(f"{name} for {on_behalf}" if on_behalf else name, "admin socket")
         answer = await self.factory.admin.carry_out(call, who)
-        return await self.factory.spells.do(_in_steps(answer)) if _is_long(answer) else at_once(_in_steps(answer))
+        return await self.factory.spells.do(_in_steps(answer)) if is_long(answer) else at_once(_in_steps(answer))
 
     def _failed(self, failure: Failure) -> bytes:
         error = failure.value
@@ -205,10 +205,6 @@ def account(uid: int) -> str:
 
 def _refusal(why: str, *, usage: bool = False) -> bytes:
     return json.dumps({"ok": False, "error": why, "usage": usage}).encode() + b"\n"
-
-
-def _is_long(answer: Mapping[str, Any]) -> bool:
-    return any(isinstance(value, list) and len(value) > BATCH for value in answer.values())
 
 
 def _in_steps(answer: Mapping[str, Any]) -> Steps[bytes]:

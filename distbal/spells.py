@@ -7,8 +7,8 @@ full one there is a rest as long, so that whoever asks without end leaves half o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
-from typing import NoReturn, TypeVar
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -49,10 +49,10 @@ class Spells:
         def go() -> Iterator[None]:
             made.append((yield from steps))
 
-        def stopped(failure: Failure) -> NoReturn:
+        def stopped(failure: Failure) -> Failure:
             if isinstance(failure.value, SchedulerStopped):
                 raise VerbError("distbal stops")
-            raise failure.value
+            return failure
 
         return self._work.cooperate(go()).whenDone().addCallbacks(lambda _: made[0], stopped)
 
@@ -88,3 +88,8 @@ def listed(items: Iterator[T], batch: int = BATCH) -> Steps[list[T]]:
         if len(found) % batch == 0:
             yield
     return found
+
+
+def is_long(answer: Mapping[str, Any]) -> bool:
+    """Whether an answer is one that should not be made into text at once."""
+    return any(isinstance(value, list) and len(value) > BATCH for value in answer.values())

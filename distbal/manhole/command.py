@@ -10,12 +10,15 @@ import json
 import shlex
 from typing import Any
 
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from distbal import tables, verbs
 from distbal.admin import Admin
 from distbal.logs import Logger
 from distbal.manhole.session import Session
+from distbal.spells import is_long
 from distbal.verbs import Call, VerbError
 
 DONE, CANNOT, WRONG = 0, 1, 2
@@ -53,13 +56,20 @@ class Command:
         done = admin.carry_out(call, session.transport.who)
         done.addCallback(self._show, call, as_json).addErrback(self._failed, call)
 
-    def _show(self, answer: dict[str, Any], call: Call, as_json: bool) -> None:
+    def _show(self, answer: dict[str, Any], call: Call, as_json: bool) -> Deferred[None]:
         pty = self._session.pty
-        if as_json:
-            text = json.dumps(answer, indent=2, ensure_ascii=False) + "\n"
-        else:
-            width, colour = (None, False) if pty is None else (pty.width, pty.colour)
-            text = tables.render(call.verb, answer, width=width, colour=colour)
+        width, colour = (None, False) if pty is None else (pty.width, pty.colour)
+
+        def text() -> str:
+            if as_json:
+                return json.dumps(answer, indent=2, ensure_ascii=False) + "\n"
+            return tables.render(call.verb, answer, width=width, colour=colour)
+
+        # of thousands of hosts, the text takes longer than jobs should wait
+        made = deferToThread(text) if is_long(answer) else maybeDeferred(text)
+        return made.addCallback(self._say, answer, as_json)
+
+    def _say(self, text: str, answer: dict[str, Any], as_json: bool) -> None:
         self._session.say(text)
         if not as_json and (doubts := tables.warnings(answer)):
             self._session.say_error(doubts)
