@@ -10,7 +10,8 @@ All of it is values: :class:`Decisions` is made anew by every change, :func:`app
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -104,14 +105,23 @@ def _said(specs: Mapping[str, HostSpec], name: str, key: str, value: Any) -> Any
     return None
 
 
-def settled(decisions: Decisions, farm: Farm) -> tuple[Decisions, list[tuple[str, str, Decision]]]:
+def settled(decisions: Decisions, farm: Farm, served: Farm | None = None) -> tuple[Decisions, list[tuple[str, str, Decision]]]:
     """Drop what the file has overtaken.
 
     :param farm: what the file says now.
+    :param served: what was served until now. Where the file has its hosts in that very order, it says itself what was decided
+        about places: an export that was put in its place.
     :returns: those that still hold, and those that do not any more.
     """
     specs = {spec.name: spec for spec in farm.hosts}
-    overtaken = [one for one in decisions if _said(specs, *one[:2], one[2].value) != one[2].file]
+    is_so = _places_in(farm)
+    ordered = served is not None and _order(served) == _order(farm)
+    overtaken = [
+        one
+        for one in decisions
+        if _said(specs, *one[:2], one[2].value) != one[2].file
+        or (one[1] == "rank" and (ordered or is_so(one[0], one[2].value)))
+    ]
     gone = {one[:2] for one in overtaken}
     still = Decisions(tuple(one for one in decisions if one[:2] not in gone))
     # what was decided about a host that is nowhere any more goes with it
@@ -120,6 +130,25 @@ def settled(decisions: Decisions, farm: Farm) -> tuple[Decisions, list[tuple[str
     }
     overtaken += [one for one in still if one[0] not in there]
     return Decisions(tuple(one for one in still if one[0] in there)), overtaken
+
+
+def _order(farm: Farm) -> list[tuple[str, int]]:
+    return [(spec.name, spec.rank) for spec in farm.hosts]
+
+
+def _places_in(farm: Farm) -> Callable[[str, Place], bool]:
+    """What tells whether a host stands at a place in the file, so that to put it there changes nothing."""
+    ranks = {spec.name: spec.rank for spec in farm.hosts}
+    in_rank = Counter(ranks.values())
+    steps = {"before": 1, "with": 0, "after": -1}
+
+    def is_so(name: str, place: Place) -> bool:
+        rank, other = ranks.get(name), ranks.get(place.host)
+        if rank is None or other is None or other - rank != steps[place.side]:
+            return False
+        return place.side == "with" or in_rank[rank] == 1
+
+    return is_so
 
 
 def applied(farm: Farm, decisions: Decisions) -> Farm:

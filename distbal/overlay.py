@@ -51,7 +51,7 @@ class Overlay:
         :returns: whether it has overtaken anything.
         """
         self.file = farm
-        still, overtaken = decisions.settled(self.decisions, farm)
+        still, overtaken = decisions.settled(self.decisions, farm, self._leases.scheduler.farm)
         for name, key, decision in overtaken:
             self.log.info(
                 "the file has the word again about {host}: what {by} decided of its {key} holds no longer",
