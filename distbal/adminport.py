@@ -55,7 +55,7 @@ class AdminProtocol(LineOnlyReceiver):
         self._uid = -1
 
     def connectionMade(self) -> None:
-        self.factory.callers.add(self)
+        self.factory.callers[self] = None
         self._cut_off = self.factory.clock.callLater(PATIENCE, self._out_of_patience)
         sock: socket.socket = self.transport.getHandle()
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(_CREDENTIALS))
@@ -63,11 +63,22 @@ class AdminProtocol(LineOnlyReceiver):
         self.transport.registerProducer(self, True)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.factory.callers.discard(self)
+        self.factory.callers.pop(self, None)
         self._over = True
         self._requests.clear()
         if self._cut_off.active():
             self._cut_off.cancel()
+
+    @property
+    def leaves_unread(self) -> bool:
+        """Whether it has been told more than it has read."""
+        return self._clogged
+
+    def make_room(self) -> None:
+        """Let it go at once, for another's sake."""
+        self.factory.callers.pop(self, None)
+        self._over = True
+        self.transport.abortConnection()
 
     # -- a producer: of answers
 
@@ -162,12 +173,22 @@ class AdminProtocol(LineOnlyReceiver):
             self.transport.abortConnection()
 
 
+class TurnedAway(Protocol):
+    """One too many: it is told so, whatever it says."""
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        self.transport.write(_refusal(f"{CROWD} callers are there at once already: try again when one of them has left"))
+        self.transport.loseConnection()
+
+
 class AdminFactory(Factory):
     """Makes the admin socket's conversations.
 
     :param spells: in which long answers become JSON.
 
-    :ivar callers: those who are there now.
+    :ivar callers: those who are there now, in the order in which they came.
     :ivar stopped: nothing is done any more.
     """
 
@@ -179,13 +200,18 @@ class AdminFactory(Factory):
         self.spells = spells
         self.stopped = False
         self.clock = clock
-        self.callers: set[AdminProtocol] = set()
+        self.callers: dict[AdminProtocol, None] = {}
         self._complain = complain
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         if len(self.callers) >= CROWD:
-            self._complain("{crowd} callers at once on the admin socket: one more is turned away", crowd=CROWD)
-            return None
+            # they come in the order in which they came
+            frozen = next((caller for caller in self.callers if caller.leaves_unread), None)
+            if frozen is None:
+                self._complain("{crowd} callers at once on the admin socket: one more is turned away", crowd=CROWD)
+                return TurnedAway()
+            self._complain("{crowd} callers at once on the admin socket: one that does not read makes room", crowd=CROWD)
+            frozen.make_room()
         return AdminProtocol(self)
 
     def hang_up(self) -> None:

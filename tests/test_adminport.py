@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import socket
@@ -199,15 +200,29 @@ async def test_one_that_never_reads_is_asked_no_more_and_cut_off(tmp_path: Path)
             caller.setblocking(False)
             caller.connect(one.path)
             caller.send(b'{"words": ["hosts"]}\n' * 1000)
-            await until(lambda: stuck(one), "a stop")
+            await until(lambda: stuck(one) > 0, "a stop")
             assert 0 < len(asked) < 1000
             one.clock.advance(adminport.PATIENCE + 1)
             await until(lambda: not one.factory.callers, "its end")
 
 
-def stuck(one: Office) -> bool:
-    """Whether a caller's answers wait to be read."""
-    return any(caller._clogged for caller in one.factory.callers)
+@pytest_twisted.ensureDeferred
+async def test_those_who_never_read_keep_nobody_out(tmp_path: Path) -> None:
+    async with office(tmp_path) as one:
+        with contextlib.ExitStack() as crowd:
+            for _ in range(adminport.CROWD):
+                caller = crowd.enter_context(socket.socket(socket.AF_UNIX))
+                caller.setblocking(False)
+                caller.connect(one.path)
+                caller.send(b'{"words": ["hosts"]}\n' * 1000)
+            await until(lambda: stuck(one) == adminport.CROWD, "a stop")
+            assert (await one.say({"words": ["drain", "fast"]}))["ok"]
+            assert stuck(one) == adminport.CROWD - 1
+
+
+def stuck(one: Office) -> int:
+    """How many callers' answers wait to be read."""
+    return sum(caller.leaves_unread for caller in one.factory.callers)
 
 
 @pytest_twisted.ensureDeferred
@@ -217,6 +232,8 @@ async def test_a_crowd(tmp_path: Path) -> None:
             crowd = [await one.caller() for _ in range(adminport.CROWD)]
             await until(lambda: len(one.factory.callers) == adminport.CROWD, "the crowd")
             late = await one.caller()
+            (told,) = await heard(late, 1)
+            assert told["error"] == f"{adminport.CROWD} callers are there at once already: try again when one of them has left"
             await late.ends()
         assert f"{adminport.CROWD} callers at once on the admin socket: one more is turned away" in log
         for caller in crowd:
