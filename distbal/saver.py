@@ -106,6 +106,12 @@ class Kept:
         """Fires when all of it is on the disk: with why it is not, or ""."""
         return self._saver.saved()
 
+    def look(self) -> None:
+        """Say so in the log if nothing can be kept there: whoever took it up may have been another account (twistd --uid)."""
+        if self._file is not None and not os.access(Path(self._file.path).parent, os.W_OK | os.X_OK):
+            where, account = Path(self._file.path).parent, os.geteuid()
+            _log.warn("uid {uid} cannot write in {where}: decisions hold until a restart", uid=account, where=str(where))
+
     def close(self) -> None:
         """Let the directory go to the next daemon: nothing is kept there from now on."""
         self._file = None

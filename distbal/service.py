@@ -164,6 +164,7 @@ class BalancerService(Service):
         if reasons := self.serving.start():
             # the daemon does not come up half
             raise CannotStart("\n".join(f"distbal: {reason}" for reason in reasons))
+        self._kept.look()
         self._signal_before = signal.signal(signal.SIGHUP, self._hang_up)
         farm = self.leases.scheduler.farm
         self._ask_hosts(farm)

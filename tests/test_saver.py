@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from threading import Event
 
+import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
@@ -13,6 +15,7 @@ from distbal.decisions import Decision, Decisions
 from distbal.errors import DistbalError
 from distbal.saver import Saver, keep
 from distbal.state import StateFile
+from tests.services import Lines
 from tests.support import LoggedErrors
 
 
@@ -71,3 +74,17 @@ async def test_what_comes_after_the_end_is_not_written_where_another_daemon_may_
     assert await first.saved() == ""
     assert StateFile(str(tmp_path)).load()[0] == made
     second.close()
+
+
+def test_a_directory_that_this_account_cannot_write_in_is_told_of_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = keep(str(tmp_path), wanted=True)
+    with Lines() as log:
+        kept.look()
+        assert log.all == []
+        # root may write anywhere
+        monkeypatch.setattr("os.access", lambda path, mode: False)
+        kept.look()
+    assert log.of("warn") == [f"uid {os.geteuid()} cannot write in {tmp_path}: decisions hold until a restart"]
+    kept.close()
