@@ -54,8 +54,8 @@ class Daemon(Protocol):
     def serve(self, farm: Farm) -> None:
         """Serve this farm from now on: scheduler and monitors."""
 
-    def reload_file(self) -> Deferred[list[str]]:
-        """Read the file again; why it was not taken in, nothing where it was."""
+    def reload_file(self) -> Deferred[tuple[list[str], list[str]]]:
+        """Read the file again: why it was not taken in, nothing where it was; and then what is doubtful of it."""
 
     def export(self, made: Decisions) -> Deferred[str]:
         """The file as it would have to be."""
@@ -334,10 +334,11 @@ class Admin:
         return {"text": f"{client}: {_many(len(tickets) - waiting, 'job')} cut, {_many(waiting, 'waiter')} sent away"}
 
     def _reload(self, _: Who) -> Deferred[Answer]:
-        def read(reasons: list[str]) -> Answer:
-            if reasons:
-                raise VerbError("\n".join(["the file was not taken in, and nothing has changed:", *reasons]))
-            return {"text": "the file was taken in"} | ({} if self.overlay.names else {"warnings": [NO_HOST]})
+        def read(told: tuple[list[str], list[str]]) -> Answer:
+            if told[0]:
+                raise VerbError("\n".join(["the file was not taken in, and nothing has changed:", *told[0]]))
+            doubts = told[1] if self.overlay.names else [*told[1], NO_HOST]
+            return {"text": "the file was taken in"} | ({"warnings": doubts} if doubts else {})
 
         return self._daemon.reload_file().addCallback(read)
 

@@ -88,8 +88,8 @@ class Frontends:
         """The text of 5657 names these; 0 for none."""
         self.status.balance_port, self.status.status_port = balance, status
 
-    def configure(self) -> None:
-        """Go by what the file says now."""
+    def configure(self) -> list[str]:
+        """Go by what the file says now; what of it could not be done."""
         keys = self._settings().manhole
         if self._manhole is not None and keys != self._keys:
             self._keys = keys
@@ -97,6 +97,8 @@ class Frontends:
                 self._manhole.configure(keys)
             except DistbalError as error:
                 self.log.error("the manhole keeps the keys that it had: {why}", why=str(error))
+                return [f"the manhole keeps the keys that it had: {error}"]
+        return []
 
     def stop(self) -> list[Deferred[Any]]:
         """The end: everybody is let go, and has gone when these fire."""

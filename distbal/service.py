@@ -113,6 +113,7 @@ class BalancerService(Service):
         self._proxy = Proxy(clock, lookup)
         self.monitors = Rounds(self.leases, Surroundings(reactor, lookup, Slots(self.leases)))
         self._kept = kept
+        self._state = loaded.settings.state
         self.reporter = Reporter(
             self.leases,
             self.monitors,
@@ -153,6 +154,8 @@ class BalancerService(Service):
         self._reloading = DeferredLock()
         #: why the last file was not taken in
         self._refusal: list[str] = []
+        #: what is doubtful of the last one that was
+        self._doubts: list[str] = []
         self._signal_before: Any = None
 
     # -- start and stop
@@ -210,9 +213,9 @@ class BalancerService(Service):
         if self.running:
             self._ask_hosts(farm)
 
-    def reload_file(self) -> Deferred[list[str]]:
-        """Read the file again; why it was not taken in, nothing where it was."""
-        return self.reload().addCallback(lambda taken: [] if taken else self._refusal)
+    def reload_file(self) -> Deferred[tuple[list[str], list[str]]]:
+        """Read the file again: why it was not taken in, nothing where it was; and then what is doubtful of it."""
+        return self.reload().addCallback(lambda taken: ([], self._doubts) if taken else (self._refusal, []))
 
     def export(self, made: Decisions) -> Deferred[str]:
         """The file as it would have to be for these decisions."""
@@ -273,14 +276,17 @@ class BalancerService(Service):
             ours = [str(one.spec.at) for one in gone if any(one.spec.at.overlaps(spec.at) for spec in wanted)]
             reasons = [str(error), *(f"distbal itself listens on {at}: to listen there otherwise, restart it" for at in ours)]
             return self._refuse(reasons)
-        for mistake in loaded.warnings:
-            self.log.warn("{warning}", warning=describe(self.path, mistake))
+        self._doubts = [describe(self.path, mistake) for mistake in loaded.warnings]
+        if settings.state != self._state:
+            self._doubts.append(f"state is {self._state or 'nowhere'} until a restart, and from then on where the file says")
+        for doubt in self._doubts:
+            self.log.warn("{warning}", warning=doubt)
         closing = DeferredList([one.close() for one in gone])
         self.serving.opened = kept + new
         before, self.settings = self.settings, settings
         self._text = loaded.text
         self._agree()
-        self._frontends.configure()
+        self._doubts += self._frontends.configure()
         self.admin.file_changed(settings.farm)
         self._ask_hosts(self.leases.scheduler.farm)
         self._tell_changes(before, gone, new)
