@@ -14,9 +14,9 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.threads import deferToThread
@@ -30,6 +30,8 @@ from distbal.complaints import Complaints
 from distbal.logs import Logger
 from distbal.spells import BATCH, Spells, Steps, at_once, is_long
 from distbal.verbs import VerbError
+
+T = TypeVar("T")
 
 #: bytes of a request: a reason and some
 MOST_REQUEST = 1 << 16
@@ -53,6 +55,8 @@ class AdminProtocol(LineOnlyReceiver):
         self._requests: deque[bytes] = deque()
         self._busy = self._clogged = self._over = self._all_said = self._going_on = False
         self._uid = -1
+        #: what nobody has any use for when the caller has left
+        self._telling: Deferred[Any] | None = None
 
     def connectionMade(self) -> None:
         self.factory.callers[self] = None
@@ -68,6 +72,8 @@ class AdminProtocol(LineOnlyReceiver):
         self._requests.clear()
         if self._cut_off.active():
             self._cut_off.cancel()
+        if self._telling is not None:
+            self._telling.cancel()
 
     @property
     def leaves_unread(self) -> bool:
@@ -149,13 +155,24 @@ class AdminProtocol(LineOnlyReceiver):
             # it could not be kept any more
             raise VerbError("distbal stops")
         who = Who(f"{name} for {on_behalf}" if on_behalf else name, "admin socket")
-        answer = await self.factory.admin.carry_out(call, who)
-        return await self.factory.spells.do(_in_steps(answer)) if is_long(answer) else at_once(_in_steps(answer))
+        done = self.factory.admin.carry_out(call, who)
+        answer = await (done if call.changes else self._told(done))
+        return await self._told(self.factory.spells.do(_in_steps(answer))) if is_long(answer) else at_once(_in_steps(answer))
+
+    async def _told(self, telling: Deferred[T]) -> T:
+        """What it comes to, unless the caller leaves."""
+        self._telling = telling
+        try:
+            return await telling
+        finally:
+            self._telling = None
 
     def _failed(self, failure: Failure) -> bytes:
         error = failure.value
         if isinstance(error, VerbError):
             return _refusal(str(error))
+        if isinstance(error, CancelledError):
+            return _refusal("the caller has left")
         self.factory.log.failure("a verb met a bug", failure)
         return _refusal(f"a bug in distbal ({type(error).__name__}): its log tells more")
 

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import Cooperator, SchedulerStopped
+from twisted.internet.task import Cooperator, SchedulerStopped, TaskStopped
 from twisted.python.failure import Failure
 
 from distbal.verbs import VerbError
@@ -43,7 +43,10 @@ class Spells:
         )
 
     def do(self, steps: Steps[T]) -> Deferred[T]:
-        """Fires with what it returns, and fails with what it raises; with VerbError at :meth:`stop`."""
+        """Fires with what it returns, and fails with what it raises; with VerbError at :meth:`stop`.
+
+        Who does not want it any more cancels it.
+        """
         made: list[T] = []
 
         def go() -> Iterator[None]:
@@ -54,7 +57,11 @@ class Spells:
                 raise VerbError("distbal stops")
             return failure
 
-        return self._work.cooperate(go()).whenDone().addCallbacks(lambda _: made[0], stopped)
+        task = self._work.cooperate(go())
+        done: Deferred[T] = Deferred(lambda _: task.stop())
+        task.whenDone().addCallbacks(lambda _: made[0], stopped).addCallbacks(done.callback, done.errback)
+        # to whoever cancelled it, it is that
+        return done.addErrback(_cancelled)
 
     def stop(self) -> None:
         """Do nothing any more."""
@@ -69,6 +76,12 @@ class Spells:
             return full
 
         return is_over
+
+
+def _cancelled(failure: Failure) -> Failure:
+    if isinstance(failure.value, TaskStopped):
+        raise CancelledError
+    return failure
 
 
 def at_once(steps: Steps[T]) -> T:

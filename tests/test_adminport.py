@@ -6,7 +6,8 @@ import contextlib
 import getpass
 import json
 import socket
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Event
@@ -27,7 +28,7 @@ from distbal.admin import Who
 from distbal.adminport import AdminFactory
 from distbal.complaints import Complaints
 from distbal.hosts import Farm
-from distbal.spells import Spells
+from distbal.spells import Spells, Steps
 from distbal.verbs import Call
 from tests.admins import Desk
 from tests.farms import spec
@@ -298,3 +299,30 @@ async def test_nothing_is_changed_after_the_end(tmp_path: Path, monkeypatch: pyt
         await until(lambda: not one.factory.callers, "its end")
         await deferToThread(lambda: None)
         assert one.desk.hosts()["fast"]["state"] == "ready"
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_made_for_callers_that_have_left(tmp_path: Path) -> None:
+    async with office(tmp_path) as one:
+        one.desk.admin._spells = one.spells
+        made = 0
+        steps = one.desk.admin._hosts_like
+
+        def counted(wanted: Callable[[str], bool]) -> Steps[dict[str, Any]]:
+            nonlocal made
+            for _ in range(10_000):
+                made += 1
+                yield
+            return (yield from steps(wanted))
+
+        one.desk.admin._hosts_like = counted  # type: ignore[method-assign]
+        one.spells._cpu = time.perf_counter
+        callers = [await one.caller() for _ in range(20)]
+        for caller in callers:
+            caller.transport.write(b'{"words": ["hosts"]}\n' * 5)
+        await until(lambda: made > 20, "a beginning")
+        for caller in callers:
+            await caller.leave()
+        await until(lambda: not one.factory.callers, "their end")
+        assert not one.spells._work._tasks
+        assert (await one.say({"words": ["status"]}))["ok"]

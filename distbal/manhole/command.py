@@ -10,7 +10,7 @@ import json
 import shlex
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
@@ -35,6 +35,8 @@ class Command:
 
     def __init__(self, admin: Admin, session: Session, text: str) -> None:
         self._session = session
+        #: what nobody has any use for when the client has left
+        self._telling: Deferred[dict[str, Any]] | None = None
         if len(text) > MOST_COMMAND:
             self._fail(f"a command has at most {MOST_COMMAND} characters", WRONG)
             return
@@ -54,6 +56,8 @@ class Command:
             self._fail(str(error), WRONG)
             return
         done = admin.carry_out(call, session.transport.who)
+        if not call.changes:
+            self._telling = done
         done.addCallback(self._show, call, as_json).addErrback(self._failed, call)
 
     def _show(self, answer: dict[str, Any], call: Call, as_json: bool) -> Deferred[None]:
@@ -85,6 +89,9 @@ class Command:
             self._session.end(DONE)
 
     def _failed(self, failure: Failure, call: Call) -> None:
+        if isinstance(failure.value, CancelledError):
+            # there is nobody whom to tell
+            return
         if isinstance(failure.value, VerbError):
             self._fail(failure.getErrorMessage(), CANNOT)
         else:
@@ -110,7 +117,9 @@ class Command:
         """The rest is sent by itself."""
 
     def gone(self) -> None:
-        """What was begun is done all the same."""
+        """What was begun is done all the same, if it changes anything."""
+        if self._telling is not None:
+            self._telling.cancel()
 
 
 def help_on(words: list[str]) -> str:
