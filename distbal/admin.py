@@ -10,22 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from pydantic import ValidationError
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
 
 from distbal import addresses, config, decisions, hostspec, logs, verbs
 from distbal.changes import Change, Changes
 from distbal.decisions import Decision, Decisions, Place
+from distbal.errors import DistbalError
 from distbal.health import FULL_WEIGHT
 from distbal.hosts import AdminState, Farm
 from distbal.leases import LocalLeases
 from distbal.model import HostModel
-from distbal.overlay import Overlay
+from distbal.overlay import NO_HOST, Overlay
 from distbal.report import VERSION
-from distbal.reporter import Reporter
+from distbal.reporter import Reporter, each_host, each_job
 from distbal.requests import Ticket
+from distbal.spells import Spells, Steps, at_once, listed
 from distbal.verbs import Call, VerbError, shown
 
 Answer = dict[str, Any]
@@ -51,8 +54,8 @@ class Daemon(Protocol):
     def serve(self, farm: Farm) -> None:
         """Serve this farm from now on: scheduler and monitors."""
 
-    def reload_file(self) -> Deferred[list[str]]:
-        """Read the file again; why it was not taken in, nothing where it was."""
+    def reload_file(self) -> Deferred[tuple[list[str], list[str]]]:
+        """Read the file again: why it was not taken in, nothing where it was; and then what is doubtful of it."""
 
     def export(self, made: Decisions) -> Deferred[str]:
         """The file as it would have to be."""
@@ -71,6 +74,7 @@ class Admin:
     """Does the verbs.
 
     :param wall: seconds since 1970.
+    :param spells: in which long answers are made for those who can wait; None: at once for all.
     :param made, changes: what was decided, and done, before the daemon started.
 
     :ivar overlay: the file, and what people decided.
@@ -86,6 +90,7 @@ class Admin:
         reporter: Reporter,
         wall: Callable[[], float],
         *,
+        spells: Spells | None = None,
         made: Decisions = Decisions(),  # noqa: B008 (it is a value)
         changes: Changes | None = None,
     ) -> None:
@@ -93,6 +98,7 @@ class Admin:
         self.changes = Changes() if changes is None else changes
         self.reporter = reporter
         self._daemon = daemon
+        self._spells = spells
         self._leases = leases
         self._wall = wall
 
@@ -117,6 +123,8 @@ class Admin:
 
     def carry_out(self, call: Call, who: Who) -> Deferred[Answer]:
         """The same, for those who can wait: an answer to a change comes when it is kept, and says where it could not be."""
+        if self._spells is not None and (steps := self._steps.get(call.verb.name)) is not None:
+            return self._spells.do(steps(self, **call.arguments))
         done: Deferred[Answer] = maybeDeferred(self.do, call, who)  # type: ignore[call-overload]
         return done.addCallback(self._when_kept) if call.changes else done
 
@@ -141,26 +149,45 @@ class Admin:
         return {**self.reporter.status()}
 
     def _hosts(self, _: Who, patterns: tuple[str, ...]) -> Answer:
-        report = self.reporter.hosts()
-        if patterns:
-            report["hosts"] = [one for one in report["hosts"] if any(fnmatchcase(one["name"], like) for like in patterns)]
-            if not report["hosts"]:
-                raise VerbError(f"no host is called {' or '.join(map(shown, patterns))}; hosts alone lists them")
-        return {**report}
+        return at_once(self._hosts_in_steps(patterns))
+
+    def _hosts_in_steps(self, patterns: tuple[str, ...]) -> Steps[Answer]:
+        wanted = (lambda name: any(fnmatchcase(name, like) for like in patterns)) if patterns else bool
+        report = yield from self._hosts_like(wanted)
+        if patterns and not report["hosts"]:
+            raise VerbError(f"no host is called {' or '.join(map(shown, patterns))}; hosts alone lists them")
+        return report
 
     def _show(self, _: Who, host: str) -> Answer:
-        report = self.reporter.hosts()
-        found = [one for one in report["hosts"] if one["name"] == host]
-        if not found:
+        return at_once(self._show_in_steps(host))
+
+    def _show_in_steps(self, host: str) -> Steps[Answer]:
+        report = yield from self._hosts_like(lambda name: name == host)
+        if not report["hosts"]:
             self.overlay.spec(host)
-        return {"version": VERSION, "at": report["at"], "host": found[0]}
+        return {"version": VERSION, "at": report["at"], "host": report["hosts"][0]}
+
+    def _hosts_like(self, wanted: Callable[[str], bool]) -> Steps[Answer]:
+        sight = self.reporter.sight()
+        yield
+        hosts = yield from listed(each_host(sight, wanted=wanted))
+        return {"version": VERSION, "at": round(sight.snapshot.at + sight.epoch, 3), "hosts": hosts}
 
     def _queue(self, _: Who) -> Answer:
         status = self.reporter.status()
         return {"version": VERSION, "at": status["at"], "waiters": status["waiters"]}
 
     def _jobs(self, _: Who, limit: int) -> Answer:
-        return {**self.reporter.jobs(limit)}
+        return at_once(self._jobs_in_steps(limit))
+
+    def _jobs_in_steps(self, limit: int) -> Steps[Answer]:
+        jobs, epoch, now = self.reporter.ended(limit), self.reporter.epoch, self.reporter.now
+        found = yield from listed(each_job(jobs, epoch, now), 1)
+        return {"version": VERSION, "at": round(now + epoch, 3), "jobs": found}
+
+    _Long = dict[str, Callable[..., Steps[Answer]]]
+    #: the verbs whose answers may take long
+    _steps: ClassVar[_Long] = {"hosts": _hosts_in_steps, "show": _show_in_steps, "jobs": _jobs_in_steps}
 
     def _why(self, _: Who, job: int) -> Answer:
         report = self.reporter.job(job)
@@ -174,7 +201,13 @@ class Admin:
         return {"version": VERSION, "changes": [asdict(change) for change in self.changes.last(limit)]}
 
     def _export(self, _: Who) -> Deferred[Answer]:
-        return self._daemon.export(self.overlay.decisions).addCallback(lambda text: {"version": VERSION, "file": text})
+        def cannot(failure: Failure) -> Answer:
+            if not isinstance(failure.value, DistbalError):
+                failure.raiseException()
+            raise VerbError(str(failure.value)) from failure.value
+
+        exported = self._daemon.export(self.overlay.decisions)
+        return exported.addCallbacks(lambda text: {"version": VERSION, "file": text}, cannot)
 
     # -- the verbs that change something
 
@@ -273,7 +306,8 @@ class Admin:
         if beside is not None:
             made = made.with_(name, "rank", self._decision(who, beside, file=self.overlay.said(name, "rank", beside)))
         self.overlay.decide(made)
-        return {"text": f"{name} is in the farm, with {_many(slots, 'slot')}, {' '.join(place) if place else 'as the last'}"}
+        where = " ".join(place) if place else "as the last" if of_file is None else "where the file has it"
+        return {"text": f"{name} is in the farm, with {_many(slots, 'slot')}, {where}"}
 
     def _remove(self, who: Who, host: str, now: bool) -> Answer:
         self.overlay.spec(host)
@@ -300,10 +334,11 @@ class Admin:
         return {"text": f"{client}: {_many(len(tickets) - waiting, 'job')} cut, {_many(waiting, 'waiter')} sent away"}
 
     def _reload(self, _: Who) -> Deferred[Answer]:
-        def read(reasons: list[str]) -> Answer:
-            if reasons:
-                raise VerbError("\n".join(["the file was not taken in, and nothing has changed:", *reasons]))
-            return {"text": "the file was taken in"}
+        def read(told: tuple[list[str], list[str]]) -> Answer:
+            if told[0]:
+                raise VerbError("\n".join(["the file was not taken in, and nothing has changed:", *told[0]]))
+            doubts = told[1] if self.overlay.names else [*told[1], NO_HOST]
+            return {"text": "the file was taken in"} | ({"warnings": doubts} if doubts else {})
 
         return self._daemon.reload_file().addCallback(read)
 
@@ -350,7 +385,8 @@ def _is(ticket: Ticket, client: str) -> bool:
     """Whether that is this client: an ADDRESS, ADDRESS:PORT, or a number of its job, lease or place in the queue."""
     request = ticket.request
     if client.isascii() and client.isdigit():
-        return int(client) in (ticket.id, request.job)
+        # a first attempt has no number but its own
+        return int(client) in (ticket.id, request.job or ticket.id)
     return bool(request.address) and client in (request.address, addresses.join(request.address, request.port))
 
 

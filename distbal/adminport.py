@@ -13,9 +13,10 @@ import pwd
 import socket
 import struct
 from collections import deque
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.threads import deferToThread
@@ -27,7 +28,10 @@ from distbal import verbs
 from distbal.admin import Admin, Who
 from distbal.complaints import Complaints
 from distbal.logs import Logger
+from distbal.spells import BATCH, Spells, Steps, at_once, is_long
 from distbal.verbs import VerbError
+
+T = TypeVar("T")
 
 #: bytes of a request: a reason and some
 MOST_REQUEST = 1 << 16
@@ -49,11 +53,13 @@ class AdminProtocol(LineOnlyReceiver):
     def __init__(self, factory: AdminFactory) -> None:
         self.factory = factory
         self._requests: deque[bytes] = deque()
-        self._busy = self._clogged = self._over = self._all_said = False
+        self._busy = self._clogged = self._over = self._all_said = self._going_on = False
         self._uid = -1
+        #: what nobody has any use for when the caller has left
+        self._telling: Deferred[Any] | None = None
 
     def connectionMade(self) -> None:
-        self.factory.callers.add(self)
+        self.factory.callers[self] = None
         self._cut_off = self.factory.clock.callLater(PATIENCE, self._out_of_patience)
         sock: socket.socket = self.transport.getHandle()
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(_CREDENTIALS))
@@ -61,11 +67,24 @@ class AdminProtocol(LineOnlyReceiver):
         self.transport.registerProducer(self, True)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.factory.callers.discard(self)
+        self.factory.callers.pop(self, None)
         self._over = True
         self._requests.clear()
         if self._cut_off.active():
             self._cut_off.cancel()
+        if self._telling is not None:
+            self._telling.cancel()
+
+    @property
+    def leaves_unread(self) -> bool:
+        """Whether it has been told more than it has read."""
+        return self._clogged
+
+    def make_room(self) -> None:
+        """Let it go at once, for another's sake."""
+        self.factory.callers.pop(self, None)
+        self._over = True
+        self.transport.abortConnection()
 
     # -- a producer: of answers
 
@@ -103,47 +122,65 @@ class AdminProtocol(LineOnlyReceiver):
     def lineLengthExceeded(self, line: bytes) -> None:
         # what it says from now on is nothing; to close at once would destroy what it has not read
         self._over = True
-        self._answer({"ok": False, "error": f"a request is a line of at most {MOST_REQUEST} bytes", "usage": True})
+        self.transport.write(_refusal(f"a request is a line of at most {MOST_REQUEST} bytes", usage=True))
+
+    @property
+    def _may_go_on(self) -> bool:
+        return not (self._busy or self._clogged or self._over)
 
     def _next(self) -> None:
-        if self._busy or self._clogged or self._over:
+        if self._going_on:
+            # an answer that was there at once: thousands of them must not stand in each other
             return
-        if not self._requests:
-            if self._all_said:
-                self.transport.unregisterProducer()
-                self.transport.loseConnection()
-            else:
-                self.transport.resumeProducing()
-            return
-        self._busy = True
-        Deferred.fromCoroutine(self._do(self._requests.popleft())).addErrback(self._failed).addCallback(self._done)
+        self._going_on = True
+        while self._may_go_on and self._requests:
+            self._busy = True
+            Deferred.fromCoroutine(self._do(self._requests.popleft())).addErrback(self._failed).addCallback(self._done)
+        self._going_on = False
+        if self._may_go_on and self._all_said:
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+        elif self._may_go_on:
+            self.transport.resumeProducing()
 
-    async def _do(self, line: bytes) -> dict[str, Any]:
+    async def _do(self, line: bytes) -> bytes:
         try:
             words, on_behalf = _read(line)
             call = verbs.parse(words)
         except VerbError as error:
-            return {"ok": False, "error": str(error), "usage": True}
+            return _refusal(str(error), usage=True)
         # an account may have to be asked for over the network
         name = await deferToThread(account, self._uid) if call.changes else ""
+        if self.factory.stopped:
+            # it could not be kept any more
+            raise VerbError("distbal stops")
         who = Who(f"{name} for {on_behalf}" if on_behalf else name, "admin socket")
-        return {"ok": True, "answer": await self.factory.admin.carry_out(call, who)}
+        done = self.factory.admin.carry_out(call, who)
+        answer = await (done if call.changes else self._told(done))
+        return await self._told(self.factory.spells.do(_in_steps(answer))) if is_long(answer) else at_once(_in_steps(answer))
 
-    def _failed(self, failure: Failure) -> dict[str, Any]:
+    async def _told(self, telling: Deferred[T]) -> T:
+        """What it comes to, unless the caller leaves."""
+        self._telling = telling
+        try:
+            return await telling
+        finally:
+            self._telling = None
+
+    def _failed(self, failure: Failure) -> bytes:
         error = failure.value
         if isinstance(error, VerbError):
-            return {"ok": False, "error": str(error), "usage": False}
+            return _refusal(str(error))
+        if isinstance(error, CancelledError):
+            return _refusal("the caller has left")
         self.factory.log.failure("a verb met a bug", failure)
-        return {"ok": False, "error": f"a bug in distbal ({type(error).__name__}): its log tells more", "usage": False}
+        return _refusal(f"a bug in distbal ({type(error).__name__}): its log tells more")
 
-    def _done(self, told: dict[str, Any]) -> None:
+    def _done(self, told: bytes) -> None:
         self._busy = False
         if not self._over:
-            self._answer(told)
+            self.transport.write(told)
             self._next()
-
-    def _answer(self, told: dict[str, Any]) -> None:
-        self.transport.write(json.dumps(told).encode() + b"\n")
 
     def _out_of_patience(self) -> None:
         if self._busy:
@@ -153,29 +190,50 @@ class AdminProtocol(LineOnlyReceiver):
             self.transport.abortConnection()
 
 
+class TurnedAway(Protocol):
+    """One too many: it is told so, whatever it says."""
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        self.transport.write(_refusal(f"{CROWD} callers are there at once already: try again when one of them has left"))
+        self.transport.loseConnection()
+
+
 class AdminFactory(Factory):
     """Makes the admin socket's conversations.
 
-    :ivar callers: those who are there now.
+    :param spells: in which long answers become JSON.
+
+    :ivar callers: those who are there now, in the order in which they came.
+    :ivar stopped: nothing is done any more.
     """
 
     noisy = False
     log = Logger()
 
-    def __init__(self, admin: Admin, complain: Complaints, clock: IReactorTime) -> None:
+    def __init__(self, admin: Admin, complain: Complaints, clock: IReactorTime, spells: Spells) -> None:
         self.admin = admin
+        self.spells = spells
+        self.stopped = False
         self.clock = clock
-        self.callers: set[AdminProtocol] = set()
+        self.callers: dict[AdminProtocol, None] = {}
         self._complain = complain
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         if len(self.callers) >= CROWD:
-            self._complain("{crowd} callers at once on the admin socket: one more is turned away", crowd=CROWD)
-            return None
+            # they come in the order in which they came
+            frozen = next((caller for caller in self.callers if caller.leaves_unread), None)
+            if frozen is None:
+                self._complain("{crowd} callers at once on the admin socket: one more is turned away", crowd=CROWD)
+                return TurnedAway()
+            self._complain("{crowd} callers at once on the admin socket: one that does not read makes room", crowd=CROWD)
+            frozen.make_room()
         return AdminProtocol(self)
 
     def hang_up(self) -> None:
         """The end: whoever is there is let go of."""
+        self.stopped = True
         for caller in list(self.callers):
             caller.transport.abortConnection()
 
@@ -186,6 +244,26 @@ def account(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"uid {uid}"
+
+
+def _refusal(why: str, *, usage: bool = False) -> bytes:
+    return json.dumps({"ok": False, "error": why, "usage": usage}).encode() + b"\n"
+
+
+def _in_steps(answer: Mapping[str, Any]) -> Steps[bytes]:
+    """An answer as JSON: its lists, of which each item may be long, some items at a time."""
+    parts = [b'{"ok": true, "answer": {']
+    for number, (name, value) in enumerate(answer.items()):
+        parts.append((b", " if number else b"") + json.dumps(name).encode() + b": ")
+        if isinstance(value, list):
+            for begin in range(0, len(value), BATCH):
+                parts.append((b", " if begin else b"[") + json.dumps(value[begin : begin + BATCH]).encode()[1:-1])
+                yield
+            parts.append(b"]" if value else b"[]")
+        else:
+            parts.append(json.dumps(value).encode())
+    parts.append(b"}}\n")
+    return b"".join(parts)
 
 
 def _read(line: bytes) -> tuple[list[str], str]:

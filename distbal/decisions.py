@@ -10,7 +10,8 @@ All of it is values: :class:`Decisions` is made anew by every change, :func:`app
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -104,25 +105,50 @@ def _said(specs: Mapping[str, HostSpec], name: str, key: str, value: Any) -> Any
     return None
 
 
-def settled(decisions: Decisions, farm: Farm) -> tuple[Decisions, list[tuple[str, str, Decision]]]:
+def settled(decisions: Decisions, farm: Farm, served: Farm | None = None) -> tuple[Decisions, list[tuple[str, str, Decision]]]:
     """Drop what the file has overtaken.
 
     :param farm: what the file says now.
+    :param served: what was served until now. Where the file has its hosts in that very order, it says itself what was decided
+        about places: an export that was put in its place.
     :returns: those that still hold, and those that do not any more.
     """
     specs = {spec.name: spec for spec in farm.hosts}
-    overtaken = [one for one in decisions if _said(specs, *one[:2], one[2].value) != one[2].file]
-    for name, key, _ in overtaken:
-        decisions = decisions.without(name, key)
+    is_so = _places_in(farm)
+    ordered = served is not None and _order(served) == _order(farm)
+    overtaken = [
+        one
+        for one in decisions
+        if _said(specs, *one[:2], one[2].value) != one[2].file
+        or (one[1] == "rank" and (ordered or is_so(one[0], one[2].value)))
+    ]
+    gone = {one[:2] for one in overtaken}
+    still = Decisions(tuple(one for one in decisions if one[:2] not in gone))
     # what was decided about a host that is nowhere any more goes with it
-    there = {spec.name for spec in applied(farm, decisions).hosts} | {
-        name for name, key, decision in decisions if key == "there" and decision.value is False
+    there = {spec.name for spec in applied(farm, still).hosts} | {
+        name for name, key, decision in still if key == "there" and decision.value is False
     }
-    for name, key, decision in list(decisions):
-        if name not in there:
-            decisions = decisions.without(name, key)
-            overtaken.append((name, key, decision))
-    return decisions, overtaken
+    overtaken += [one for one in still if one[0] not in there]
+    return Decisions(tuple(one for one in still if one[0] in there)), overtaken
+
+
+def _order(farm: Farm) -> list[tuple[str, int]]:
+    return [(spec.name, spec.rank) for spec in farm.hosts]
+
+
+def _places_in(farm: Farm) -> Callable[[str, Place], bool]:
+    """What tells whether a host stands at a place in the file, so that to put it there changes nothing."""
+    ranks = {spec.name: spec.rank for spec in farm.hosts}
+    in_rank = Counter(ranks.values())
+    steps = {"before": 1, "with": 0, "after": -1}
+
+    def is_so(name: str, place: Place) -> bool:
+        rank, other = ranks.get(name), ranks.get(place.host)
+        if rank is None or other is None or other - rank != steps[place.side]:
+            return False
+        return place.side == "with" or in_rank[rank] == 1
+
+    return is_so
 
 
 def applied(farm: Farm, decisions: Decisions) -> Farm:
@@ -132,22 +158,20 @@ def applied(farm: Farm, decisions: Decisions) -> Farm:
     :returns: the same hosts in ranks from 0, none left out but those that were removed. A place beside a host that is not there
         is that in the file, or the last one.
     """
-    order: list[list[HostSpec]] = []
+    order = _Order()
+    there = {name: decision.value for name, key, decision in decisions if key == "there"}
+    names, before = {spec.name for spec in farm.hosts}, -1
     for spec in farm.hosts:
-        if order and order[-1][0].rank == spec.rank:
-            order[-1].append(spec)
-        else:
-            order.append([spec])
-    names = {spec.name for spec in farm.hosts}
-    for name, key, decision in decisions:
-        if key == "there" and decision.value is False:
-            _take_out(order, name)
-        elif key == "there" and name not in names:
-            order.append([decision.value])
+        if there.get(spec.name) is not False:
+            order.append(spec, new=spec.rank != before)
+            before = spec.rank
+    for name, spec_or_false in there.items():
+        if spec_or_false is not False and name not in names:
+            order.append(spec_or_false)
     # a place may be beside a host that was added later
     for name, key, decision in decisions:
         if key == "rank":
-            _move(order, name, decision.value)
+            order.move(name, decision.value)
     slots = {name: decision.value for name, key, decision in decisions if key == "slots"}
     hosts: list[HostSpec] = []
     for number, rank in enumerate(order):
@@ -157,25 +181,62 @@ def applied(farm: Farm, decisions: Decisions) -> Farm:
     return replace(farm, hosts=tuple(hosts))
 
 
-def _take_out(order: list[list[HostSpec]], name: str) -> HostSpec | None:
-    for number, rank in enumerate(order):
-        for spec in rank:
-            if spec.name == name:
-                rank.remove(spec)
-                if not rank:
-                    del order[number]
-                return spec
-    return None
+class _Rank:
+    """Hosts of one rank, by name, between two others."""
+
+    __slots__ = ("after", "before", "specs")
+
+    def __init__(self) -> None:
+        self.specs: dict[str, HostSpec] = {}
+        self.before = self.after = self
+
+    def put_behind(self, other: _Rank) -> None:
+        """Stand behind another one from now on."""
+        self.before, self.after = other, other.after
+        other.after.before = self
+        other.after = self
+
+    def take_out(self) -> None:
+        """Stand nowhere any more."""
+        self.before.after, self.after.before = self.after, self.before
 
 
-def _move(order: list[list[HostSpec]], name: str, place: Place) -> None:
-    if name == place.host or not any(spec.name == place.host for rank in order for spec in rank):
-        return
-    spec = _take_out(order, name)
-    if spec is None:
-        return
-    number = next(number for number, rank in enumerate(order) if any(one.name == place.host for one in rank))
-    if place.side == "with":
-        order[number].append(spec)
-    else:
-        order.insert(number + (place.side == "after"), [spec])
+class _Order:
+    """Ranks in a ring, so that a move costs the same in any farm: a thousand of them are made anew with each change."""
+
+    def __init__(self) -> None:
+        self._end = _Rank()
+        self._ranks: dict[str, _Rank] = {}
+
+    def __iter__(self) -> Iterator[Iterable[HostSpec]]:
+        rank = self._end.after
+        while rank is not self._end:
+            yield rank.specs.values()
+            rank = rank.after
+
+    def append(self, spec: HostSpec, *, new: bool = True) -> None:
+        """One more, as the last.
+
+        :param new: in a rank of its own.
+        """
+        rank = self._end.before
+        if new:
+            rank = _Rank()
+            rank.put_behind(self._end.before)
+        rank.specs[spec.name] = spec
+        self._ranks[spec.name] = rank
+
+    def move(self, name: str, place: Place) -> None:
+        """Put a host beside another one; nothing happens where one of them is not there."""
+        rank, other = self._ranks.get(name), self._ranks.get(place.host)
+        if rank is None or other is None or name == place.host:
+            return
+        spec = rank.specs.pop(name)
+        goal = other
+        if place.side != "with":
+            goal = _Rank()
+            goal.put_behind(other if place.side == "after" else other.before)
+        goal.specs[name] = spec
+        self._ranks[name] = goal
+        if not rank.specs:
+            rank.take_out()

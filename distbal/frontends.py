@@ -22,6 +22,7 @@ from distbal.logs import Logger
 from distbal.model import ManholeModel
 from distbal.ports import Terms
 from distbal.reporter import Reporter
+from distbal.spells import Spells
 
 if TYPE_CHECKING:
     from distbal.manhole.factory import ManholeFactory
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 class Frontends:
     """All of them.
 
+    :param spells: in which what takes long is computed.
     :param settings: what the file says, now.
     :param crowd: how many clients each of the brief ports and the page may have at once.
     :param alive: what the shell of the manhole has beside what it always has, by name.
@@ -48,6 +50,7 @@ class Frontends:
         complain: Complaints,
         reporter: Reporter,
         admin: Admin,
+        spells: Spells,
         settings: Callable[[], Settings],
         crowd: int,
         alive: Mapping[str, object],
@@ -69,7 +72,7 @@ class Frontends:
         self.status = StatusFactory("status", leases, terms, complain, reactor)
         self.update = UpdateFactory("update", leases, terms, complain, reactor)
         self.status.most = self.update.most = crowd
-        self._callers = AdminFactory(admin, complain, reactor)
+        self._callers = AdminFactory(admin, complain, reactor, spells)
         self._web: WebPort | None = None
         self._manhole: ManholeFactory | None = None
         self._keys: ManholeModel | None = None
@@ -85,8 +88,8 @@ class Frontends:
         """The text of 5657 names these; 0 for none."""
         self.status.balance_port, self.status.status_port = balance, status
 
-    def configure(self) -> None:
-        """Go by what the file says now."""
+    def configure(self) -> list[str]:
+        """Go by what the file says now; what of it could not be done."""
         keys = self._settings().manhole
         if self._manhole is not None and keys != self._keys:
             self._keys = keys
@@ -94,6 +97,8 @@ class Frontends:
                 self._manhole.configure(keys)
             except DistbalError as error:
                 self.log.error("the manhole keeps the keys that it had: {why}", why=str(error))
+                return [f"the manhole keeps the keys that it had: {error}"]
+        return []
 
     def stop(self) -> list[Deferred[Any]]:
         """The end: everybody is let go, and has gone when these fire."""

@@ -187,8 +187,8 @@ class LocalLeases:
         self._deliver(self.scheduler.configure(farm, self._seconds()))
         self._set_timer()
 
-    def snapshot(self) -> Snapshot:
-        return self.scheduler.snapshot(self._seconds())
+    def snapshot(self, *, leases: bool = True) -> Snapshot:
+        return self.scheduler.snapshot(self._seconds(), leases=leases)
 
     def stop(self) -> None:
         """The end: nothing is delivered after this, since the holders' connections are closed or about to be."""

@@ -6,8 +6,11 @@ what became of it. What the file has no key for (a host is drained, a weight) it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from difflib import get_close_matches
+from heapq import nlargest
+from itertools import takewhile
+from operator import eq
 from typing import Any
 
 from distbal import decisions, logs
@@ -16,6 +19,9 @@ from distbal.hosts import AdminState, Farm, HostSpec
 from distbal.leases import LocalLeases
 from distbal.verbs import VerbError, shown
 
+#: names that a mistyped one is compared with: each takes some 30 microseconds
+MOST_COMPARED = 300
+NO_HOST = "no host is left, and nobody is served: people removed all that the file names; add brings one back"
 #: whose verdict a weight is that a person set
 SOURCE = "admin"
 
@@ -45,7 +51,7 @@ class Overlay:
         :returns: whether it has overtaken anything.
         """
         self.file = farm
-        still, overtaken = decisions.settled(self.decisions, farm)
+        still, overtaken = decisions.settled(self.decisions, farm, self._leases.scheduler.farm)
         for name, key, decision in overtaken:
             self.log.info(
                 "the file has the word again about {host}: what {by} decided of its {key} holds no longer",
@@ -54,25 +60,35 @@ class Overlay:
                 key="place in the farm" if key == "there" else key,
             )
         self.decide(still)
+        if farm.hosts and not self.names:
+            self.log.warn("{why}", why=NO_HOST)
         return bool(overtaken)
 
     def decide(self, made: Decisions) -> None:
         """Serve what the file and these make of the farm."""
-        before, self.decisions = self.decisions, made
+        self.decisions = made
         farm = decisions.applied(self.file, made)
         if farm != self._leases.scheduler.farm:
             self._serve(farm)
-        names, still = self.names, {(name, key) for name, key, _ in made}
-        for name, key, _ in before:
-            if name not in names or (name, key) in still:
-                continue
-            if key == "admin":
-                self._leases.set_admin(name, AdminState.READY)
-            elif key == "weight":
-                self._leases.forget(name, SOURCE)
+        names = self.names
+        self._take_back()
         for name, key, decision in made:
             if name in names:
                 self._tell(name, key, decision)
+
+    def _take_back(self) -> None:
+        """What hosts still have of decisions that hold no longer.
+
+        One that left, and came back before its last job ended, is the same host to the scheduler.
+        """
+        decided = {(name, key) for name, key, _ in self.decisions}
+        hosts = [host for host in self._leases.scheduler.hosts.values() if not host.removed]
+        for host in hosts:
+            name = host.spec.name
+            if host.admin is not AdminState.READY and (name, "admin") not in decided:
+                self._leases.set_admin(name, AdminState.READY)
+            if host.health.verdict(SOURCE) is not None and (name, "weight") not in decided:
+                self._leases.forget(name, SOURCE)
 
     def _tell(self, name: str, key: str, decision: Decision) -> None:
         host = self._leases.scheduler.host(name)
@@ -99,7 +115,7 @@ class Overlay:
         removed = self.decisions.get(name, "there")
         if removed is not None and removed.value is False:
             raise VerbError(f"{name} was removed by {removed.by}; add brings it back")
-        near = get_close_matches(name, self.names, 1)
+        near = get_close_matches(name, _alike(name, self.names), 1)
         raise VerbError(f"no host is called {shown(name)}" + (f": did you mean {near[0]}?" if near else "; hosts lists them"))
 
     def of_file(self, name: str) -> HostSpec | None:
@@ -109,3 +125,10 @@ class Overlay:
     def said(self, name: str, key: str, value: Any) -> Any:
         """What the file says of a key of a host, for a decision to remember."""
         return decisions.said_by_file(self.file, name, key, value)
+
+
+def _alike(name: str, names: Collection[str]) -> Collection[str]:
+    """Those that it may have been meant for: of many, those that begin like it."""
+    if len(names) <= MOST_COMPARED:
+        return names
+    return nlargest(MOST_COMPARED, names, key=lambda other: sum(takewhile(bool, map(eq, name, other))))

@@ -144,7 +144,7 @@ class Reporter:
 
     def status(self) -> StatusReport:
         """The farm in few words, and who waits."""
-        return self._status(self._leases.snapshot(), self.epoch)
+        return self._status(self._leases.snapshot(leases=False), self.epoch)
 
     def status_and_hosts(self) -> tuple[StatusReport, HostsReport]:
         """Both, of one moment, for the price of one."""
@@ -160,7 +160,7 @@ class Reporter:
             "started": round(self._started + epoch, 3),
             "policy": farm.policy,
             "order": farm.order,
-            "totals": totals(snapshot),
+            "totals": {**totals(snapshot), "used": self._leases.scheduler.lent},
             "counts": snapshot.counts,
             "ports": self._ports(),
             "waiters": [client_report(waiter, snapshot.at) for waiter in snapshot.waiters],
@@ -223,8 +223,11 @@ def hosts_report(sight: Sight) -> HostsReport:
     return {"version": VERSION, "at": round(sight.snapshot.at + sight.epoch, 3), "hosts": list(each_host(sight))}
 
 
-def each_host(sight: Sight, name: str = "") -> Iterator[HostReport]:
-    """Every host, or the one of this name, if it is there; made as they are wanted."""
+def each_host(sight: Sight, name: str = "", wanted: Callable[[str], bool] = bool) -> Iterator[HostReport]:
+    """Every host, or the one of this name, if it is there; made as they are wanted.
+
+    :param wanted: whether a host of that name is.
+    """
     clients: dict[str, list[ClientState]] = {}
     for lease in sight.snapshot.leases:
         clients.setdefault(lease.host, []).append(lease)
@@ -232,7 +235,7 @@ def each_host(sight: Sight, name: str = "") -> Iterator[HostReport]:
     for other, key, decision in sight.decisions:
         differing.setdefault(other, []).append(_differs(key, decision))
     for host in sight.snapshot.hosts:
-        if name in ("", host.spec.name):
+        if name in ("", host.spec.name) and wanted(host.spec.name):
             yield _host(host, sight, clients.get(host.spec.name, []), differing.get(host.spec.name, []))
 
 

@@ -40,7 +40,9 @@ class Saver:
         self._can = not why_not
         self._wanted: Callable[[], None] | None = None
         self._writing = False
+        #: for what is being written, and for what comes after that
         self._waiting: list[Deferred[str]] = []
+        self._waiting_longer: list[Deferred[str]] = []
 
     def save(self, write: Callable[[], None]) -> None:
         """Write this soon; it may raise DistbalError."""
@@ -49,11 +51,11 @@ class Saver:
             self._begin()
 
     def saved(self) -> Deferred[str]:
-        """Fires when nothing is left to be written: with why the last could not be, or ""."""
+        """Fires when what was to be saved by now is written: with why it could not be, or ""."""
         if not self._writing:
             return succeed(self._why_not)
         waits: Deferred[str] = Deferred()
-        self._waiting.append(waits)
+        (self._waiting if self._wanted is None else self._waiting_longer).append(waits)
         return waits
 
     def _begin(self) -> None:
@@ -61,6 +63,7 @@ class Saver:
             return
         write, self._wanted = self._wanted, None
         self._writing = True
+        self._waiting, self._waiting_longer = self._waiting_longer, []
         deferToThread(write).addCallbacks(lambda _: "", self._cannot).addCallback(self._written)
 
     def _cannot(self, failure: Failure) -> str:
@@ -73,11 +76,11 @@ class Saver:
 
     def _written(self, why_not: str) -> None:
         self._writing, self._why_not = False, why_not
+        # a crowd that goes on changing things lets nobody wait for its end
+        waiting, self._waiting = self._waiting, []
         self._begin()
-        if not self._writing:
-            waiting, self._waiting = self._waiting, []
-            for waits in waiting:
-                waits.callback(why_not)
+        for waits in waiting:
+            waits.callback(why_not)
 
 
 @dataclass(slots=True)
@@ -103,8 +106,15 @@ class Kept:
         """Fires when all of it is on the disk: with why it is not, or ""."""
         return self._saver.saved()
 
+    def look(self) -> None:
+        """Say so in the log if nothing can be kept there: whoever took it up may have been another account (twistd --uid)."""
+        if self._file is not None and not os.access(Path(self._file.path).parent, os.W_OK | os.X_OK):
+            where, account = Path(self._file.path).parent, os.geteuid()
+            _log.warn("uid {uid} cannot write in {where}: decisions hold until a restart", uid=account, where=str(where))
+
     def close(self) -> None:
-        """Let the directory go to the next daemon."""
+        """Let the directory go to the next daemon: nothing is kept there from now on."""
+        self._file = None
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

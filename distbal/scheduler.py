@@ -308,15 +308,15 @@ class Scheduler:
 
     # -- for readers
 
-    def snapshot(self, now: float) -> Snapshot:
-        """Everything at one moment."""
+    def snapshot(self, now: float, *, leases: bool = True) -> Snapshot:
+        """Everything at one moment; of the leases, of which there may be thousands, none where they are not wanted."""
         hosts = sorted(self._hosts.values(), key=lambda host: (host.removed, host.position))
         return Snapshot(
             at=now,
             hosts=tuple(map(host_state, hosts)),
             # in this order already, but for jobs that wait again
             waiters=tuple(map(client_state, sorted(self._waiters.values(), key=_asked))),
-            leases=tuple(client_state(lease.ticket) for lease in self._leases.values()),
+            leases=tuple(client_state(lease.ticket) for lease in self._leases.values()) if leases else (),
             counts=self.counts,
         )
 

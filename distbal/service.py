@@ -44,6 +44,7 @@ from distbal.reporter import Reporter
 from distbal.saver import Kept, keep
 from distbal.scheduler import Scheduler
 from distbal.serving import Serving
+from distbal.spells import Spells
 
 
 class Options(usage.Options):
@@ -112,6 +113,7 @@ class BalancerService(Service):
         self._proxy = Proxy(clock, lookup)
         self.monitors = Rounds(self.leases, Surroundings(reactor, lookup, Slots(self.leases)))
         self._kept = kept
+        self._state = loaded.settings.state
         self.reporter = Reporter(
             self.leases,
             self.monitors,
@@ -120,7 +122,10 @@ class BalancerService(Service):
             decisions=lambda: self.admin.overlay.decisions,
             ports=lambda: self.serving.places(),  # noqa: PLW0108 (it is made below)
         )
-        self.admin = Admin(self, self.leases, self.reporter, time.time, made=kept.decisions, changes=kept.changes)
+        self._spells = Spells(clock)
+        self.admin = Admin(
+            self, self.leases, self.reporter, time.time, spells=self._spells, made=kept.decisions, changes=kept.changes
+        )
         self.admin.file_changed(loaded.settings.farm)
         self._frontends = Frontends(
             reactor,
@@ -129,6 +134,7 @@ class BalancerService(Service):
             complain,
             self.reporter,
             self.admin,
+            self._spells,
             lambda: self.settings,
             crowd,
             {"monitors": self.monitors, "service": self},
@@ -148,6 +154,8 @@ class BalancerService(Service):
         self._reloading = DeferredLock()
         #: why the last file was not taken in
         self._refusal: list[str] = []
+        #: what is doubtful of the last one that was
+        self._doubts: list[str] = []
         self._signal_before: Any = None
 
     # -- start and stop
@@ -159,6 +167,7 @@ class BalancerService(Service):
         if reasons := self.serving.start():
             # the daemon does not come up half
             raise CannotStart("\n".join(f"distbal: {reason}" for reason in reasons))
+        self._kept.look()
         self._signal_before = signal.signal(signal.SIGHUP, self._hang_up)
         farm = self.leases.scheduler.farm
         self._ask_hosts(farm)
@@ -184,6 +193,7 @@ class BalancerService(Service):
         closed.append(self.monitors.stop())
         self._proxy.stop()
         closed += self._frontends.stop()
+        self._spells.stop()
         self.leases.stop()
         closed.append(self._kept.saved().addBoth(lambda _: self._kept.close()))
         self.log.info(
@@ -203,9 +213,9 @@ class BalancerService(Service):
         if self.running:
             self._ask_hosts(farm)
 
-    def reload_file(self) -> Deferred[list[str]]:
-        """Read the file again; why it was not taken in, nothing where it was."""
-        return self.reload().addCallback(lambda taken: [] if taken else self._refusal)
+    def reload_file(self) -> Deferred[tuple[list[str], list[str]]]:
+        """Read the file again: why it was not taken in, nothing where it was; and then what is doubtful of it."""
+        return self.reload().addCallback(lambda taken: ([], self._doubts) if taken else (self._refusal, []))
 
     def export(self, made: Decisions) -> Deferred[str]:
         """The file as it would have to be for these decisions."""
@@ -266,14 +276,17 @@ class BalancerService(Service):
             ours = [str(one.spec.at) for one in gone if any(one.spec.at.overlaps(spec.at) for spec in wanted)]
             reasons = [str(error), *(f"distbal itself listens on {at}: to listen there otherwise, restart it" for at in ours)]
             return self._refuse(reasons)
-        for mistake in loaded.warnings:
-            self.log.warn("{warning}", warning=describe(self.path, mistake))
+        self._doubts = [describe(self.path, mistake) for mistake in loaded.warnings]
+        if settings.state != self._state:
+            self._doubts.append(f"state is {self._state or 'nowhere'} until a restart, and from then on where the file says")
+        for doubt in self._doubts:
+            self.log.warn("{warning}", warning=doubt)
         closing = DeferredList([one.close() for one in gone])
         self.serving.opened = kept + new
         before, self.settings = self.settings, settings
         self._text = loaded.text
         self._agree()
-        self._frontends.configure()
+        self._doubts += self._frontends.configure()
         self.admin.file_changed(settings.farm)
         self._ask_hosts(self.leases.scheduler.farm)
         self._tell_changes(before, gone, new)

@@ -69,8 +69,8 @@ class Desk:
     def serve(self, farm: Farm) -> None:
         self.leases.configure(farm)
 
-    def reload_file(self) -> Deferred[list[str]]:
-        return succeed(self.reasons)
+    def reload_file(self) -> Deferred[tuple[list[str], list[str]]]:
+        return succeed((self.reasons, []))
 
     def export(self, made: Decisions) -> Deferred[str]:
         return succeed(f"# {len(list(made))} decisions\n")

@@ -120,9 +120,9 @@ def main(path: str, name: str) -> None:
         def serve(self, farm: Farm) -> None:
             self.leases.configure(farm)
 
-        def reload_file(self) -> Deferred[list[str]]:
+        def reload_file(self) -> Deferred[tuple[list[str], list[str]]]:
             self.admin.file_changed(self.file)
-            return succeed([])
+            return succeed(([], []))
 
         def export(self, made: Decisions) -> Deferred[str]:
             return succeed("hosts:\n" + "".join(f"  - {spec.name}/{spec.slots}\n" for spec in self.file.hosts))

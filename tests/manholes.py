@@ -57,8 +57,8 @@ class Daemon:
     def serve(self, farm: Farm) -> None:
         self._leases.configure(farm)
 
-    def reload_file(self) -> Deferred[list[str]]:
-        return self._when_there(list(self.mistakes))
+    def reload_file(self) -> Deferred[tuple[list[str], list[str]]]:
+        return self._when_there((list(self.mistakes), []))
 
     def export(self, made: Decisions) -> Deferred[str]:
         return self._when_there("hosts: [alpha:3632/4]\n")

@@ -182,7 +182,7 @@ def test_remove_lets_jobs_end() -> None:
     desk.leases.release(ticket.lease, Outcome.CLOSED)
     assert "fast" not in desk.hosts()
     assert wrong(desk, "drain", "fast") == "fast was removed by alice; add brings it back"
-    assert desk.text("add", "fast", "4") == "fast is in the farm, with 4 slots, as the last"
+    assert desk.text("add", "fast", "4") == "fast is in the farm, with 4 slots, where the file has it"
     assert desk.made == Decisions()
     assert desk.order() == ["fast", "slow", "old"]
 
@@ -342,3 +342,44 @@ def test_the_verbs_that_change_something_are_those_that_are_noted() -> None:
             assert [change.verb for change in desk.admin.changes.last(1)] == [name]
         assert len(desk.admin.changes) == before + verb.changes
     assert {change.by for change in desk.admin.changes} == {ALICE.name}
+
+
+# -- what must not go wrong silently
+
+
+def test_kick_0_is_nobody() -> None:
+    desk = Desk()
+    first, _ = desk.job()
+    assert wrong(desk, "kick", "0").startswith('no client "0" has a slot')
+    assert first.losses == []
+
+
+@pytest.mark.parametrize("words", [("drain", "fast", "broken"), ("weight", "fast", "0")])
+def test_a_host_that_comes_back_while_its_last_job_runs_brings_no_decision_back(words: tuple[str, ...]) -> None:
+    desk = Desk()
+    desk.job()
+    desk.say(*words)
+    desk.say("remove", "fast")
+    desk.say("add", "fast", "4")
+    assert (desk.hosts()["fast"]["state"], desk.hosts()["fast"]["weight"]) == ("ready", 1.0)
+    desk.say(*words)
+    desk.admin.file_changed(Farm(FILE.hosts[1:]))
+    desk.admin.file_changed(FILE)
+    assert (desk.hosts()["fast"]["state"], desk.hosts()["fast"]["differs"]) == ("ready", [])
+    assert desk.job()[0].host == "fast"
+
+
+def test_a_mistyped_name_is_compared_with_few_of_many() -> None:
+    desk = Desk(Farm(tuple(spec(f"box{number}", 1, number) for number in range(5000))))
+    assert wrong(desk, "drain", "box499x").endswith(("did you mean box4999?", "did you mean box499?"))
+
+
+def test_a_file_that_names_only_what_was_removed_is_told_of() -> None:
+    desk = Desk()
+    desk.say("remove", "slow")
+    desk.admin.file_changed(Farm((spec("slow", 2, 0),)))
+    assert desk.order() == []
+    assert desk.say("reload")["warnings"] == [
+        "no host is left, and nobody is served: people removed all that the file names; add brings one back"
+    ]
+    assert desk.text("add", "slow", "2") == "slow is in the farm, with 2 slots, where the file has it"

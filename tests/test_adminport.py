@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import socket
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, cast
 
+import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from distbal import adminport, listening
@@ -21,8 +27,11 @@ from distbal.acceptor import Acceptor
 from distbal.admin import Who
 from distbal.adminport import AdminFactory
 from distbal.complaints import Complaints
+from distbal.hosts import Farm
+from distbal.spells import Spells, Steps
 from distbal.verbs import Call
 from tests.admins import Desk
+from tests.farms import spec
 from tests.services import Client, Lines, connect, until
 from tests.support import LoggedErrors
 
@@ -36,7 +45,8 @@ class Office:
         self.path = str(path)
         self.desk = Desk()
         self.clock = Clock()
-        self.factory = AdminFactory(self.desk.admin, Complaints(Logger(), self.clock.seconds), self.clock)
+        self.spells = Spells(cast("IReactorTime", reactor))
+        self.factory = AdminFactory(self.desk.admin, Complaints(Logger(), self.clock.seconds), self.clock, self.spells)
 
     async def caller(self) -> Client:
         return await connect(self.path)
@@ -58,6 +68,7 @@ async def office(directory: Path) -> AsyncIterator[Office]:
         yield one
     finally:
         acceptor.stop()
+        one.spells.stop()
         one.factory.hang_up()
         await until(lambda: not one.factory.callers, "the end of the callers")
 
@@ -190,15 +201,29 @@ async def test_one_that_never_reads_is_asked_no_more_and_cut_off(tmp_path: Path)
             caller.setblocking(False)
             caller.connect(one.path)
             caller.send(b'{"words": ["hosts"]}\n' * 1000)
-            await until(lambda: stuck(one), "a stop")
+            await until(lambda: stuck(one) > 0, "a stop")
             assert 0 < len(asked) < 1000
             one.clock.advance(adminport.PATIENCE + 1)
             await until(lambda: not one.factory.callers, "its end")
 
 
-def stuck(one: Office) -> bool:
-    """Whether a caller's answers wait to be read."""
-    return any(caller._clogged for caller in one.factory.callers)
+@pytest_twisted.ensureDeferred
+async def test_those_who_never_read_keep_nobody_out(tmp_path: Path) -> None:
+    async with office(tmp_path) as one:
+        with contextlib.ExitStack() as crowd:
+            for _ in range(adminport.CROWD):
+                caller = crowd.enter_context(socket.socket(socket.AF_UNIX))
+                caller.setblocking(False)
+                caller.connect(one.path)
+                caller.send(b'{"words": ["hosts"]}\n' * 1000)
+            await until(lambda: stuck(one) == adminport.CROWD, "a stop")
+            assert (await one.say({"words": ["drain", "fast"]}))["ok"]
+            assert stuck(one) == adminport.CROWD - 1
+
+
+def stuck(one: Office) -> int:
+    """How many callers' answers wait to be read."""
+    return sum(caller.leaves_unread for caller in one.factory.callers)
 
 
 @pytest_twisted.ensureDeferred
@@ -208,6 +233,8 @@ async def test_a_crowd(tmp_path: Path) -> None:
             crowd = [await one.caller() for _ in range(adminport.CROWD)]
             await until(lambda: len(one.factory.callers) == adminport.CROWD, "the crowd")
             late = await one.caller()
+            (told,) = await heard(late, 1)
+            assert told["error"] == f"{adminport.CROWD} callers are there at once already: try again when one of them has left"
             await late.ends()
         assert f"{adminport.CROWD} callers at once on the admin socket: one more is turned away" in log
         for caller in crowd:
@@ -227,3 +254,75 @@ async def test_a_bug_is_told_and_logged(tmp_path: Path, logged_errors: LoggedErr
 
 def test_an_account_without_a_name() -> None:
     assert adminport.account(3_999_999_999) == "uid 3999999999"
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(("line", "number"), [(b"x", 30_000), (b'{"words":["log"]}', 3000), (b'{"words":["hosts"]}', 500)])
+async def test_thousands_of_requests_at_once_are_answered_in_turn(tmp_path: Path, line: bytes, number: int) -> None:
+    async with office(tmp_path) as one:
+        caller = await one.caller()
+        caller.transport.write((line + b"\n") * number)
+        assert len(await heard(caller, number)) == number
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_long_answer_is_made_in_spells_and_says_the_same(tmp_path: Path) -> None:
+    async with office(tmp_path) as one:
+        one.desk.admin.file_changed(Farm(tuple(spec(f"box{number}", 1, number) for number in range(100))))
+        one.desk.job()
+        said = (["hosts"], ["hosts", "box1*", "box20"], ["show", "box0"], ["jobs"], ["history"])
+        answers = {tuple(words): json.loads(json.dumps(one.desk.say(*words))) for words in said}
+        one.desk.admin._spells = one.spells
+        for words in said:
+            assert await one.say({"words": words}) == {"ok": True, "answer": answers[tuple(words)]}
+        assert not (await one.say({"words": ["hosts", "nix"]}))["ok"]
+        assert not (await one.say({"words": ["show", "nix"]}))["ok"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_changed_after_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The account of a caller may take long to be found; what it said must not be done when all is kept and closed."""
+    async with office(tmp_path) as one:
+        gate = Event()
+
+        def slow(uid: int) -> str:
+            gate.wait(20)
+            return str(uid)
+
+        monkeypatch.setattr(adminport, "account", slow)
+        caller = await one.caller()
+        caller.transport.write(b'{"words": ["drain", "fast"]}\n')
+        await until(lambda: any(caller._busy for caller in one.factory.callers), "the request")
+        one.factory.hang_up()
+        gate.set()
+        await caller.ends()
+        await until(lambda: not one.factory.callers, "its end")
+        await deferToThread(lambda: None)
+        assert one.desk.hosts()["fast"]["state"] == "ready"
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_made_for_callers_that_have_left(tmp_path: Path) -> None:
+    async with office(tmp_path) as one:
+        one.desk.admin._spells = one.spells
+        made = 0
+        steps = one.desk.admin._hosts_like
+
+        def counted(wanted: Callable[[str], bool]) -> Steps[dict[str, Any]]:
+            nonlocal made
+            for _ in range(10_000):
+                made += 1
+                yield
+            return (yield from steps(wanted))
+
+        one.desk.admin._hosts_like = counted  # type: ignore[method-assign]
+        one.spells._cpu = time.perf_counter
+        callers = [await one.caller() for _ in range(20)]
+        for caller in callers:
+            caller.transport.write(b'{"words": ["hosts"]}\n' * 5)
+        await until(lambda: made > 20, "a beginning")
+        for caller in callers:
+            await caller.leave()
+        await until(lambda: not one.factory.callers, "their end")
+        assert not one.spells._work._tasks
+        assert (await one.say({"words": ["status"]}))["ok"]

@@ -161,3 +161,53 @@ def test_whatever_is_decided_hosts_are_there_once_and_settling_comes_to_rest(
     assert settled(left, after) == (left, [])
     assert sorted(keys(left) + [one[:2] for one in overtaken]) == sorted(keys(decisions))
     ranks(applied(after, left))
+
+
+def test_many_places_in_a_large_farm_cost_little() -> None:
+    looks = 0
+
+    class Counted(str):
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal looks
+            looks += 1
+            return super().__eq__(other)
+
+        __hash__ = str.__hash__
+
+    farm = Farm(tuple(spec(Counted(f"box{number}"), 1, number) for number in range(2000)))
+    made = Decisions()
+    for number in range(0, 400, 2):
+        made = made.with_(f"box{number}", "rank", Decision(Place("after", f"box{1999 - number}")))
+    order = [one.name for one in applied(farm, made).hosts]
+    assert order[-5:] == ["box1997", "box2", "box1998", "box1999", "box0"]
+    # each move finds its host, and does not look for it
+    assert looks < 20_000
+
+
+def test_a_file_that_says_what_was_decided_has_the_word_about_places() -> None:
+    """An export that was put in the file's place: nothing differs from it, and nobody moves once more."""
+    file = Farm(tuple(spec(name, 1, rank) for rank, name in enumerate("abcd")))
+    made = Decisions()
+    for name, place in (("a", Place("before", "c")), ("b", Place("before", "c")), ("c", Place("after", "d"))):
+        made = made.with_(name, "rank", Decision(place, said_by_file(file, name, "rank", place)))
+    served = applied(file, made)
+    assert [one.name for one in served.hosts] == ["a", "b", "d", "c"]
+    left, _ = settled(made, served, served)
+    assert left == Decisions()
+    assert applied(served, left) == served
+
+
+def test_a_place_that_the_file_gives_itself_is_no_decision() -> None:
+    file = Farm((spec("a", 1, 0), spec("b", 1, 1), spec("c", 1, 1), spec("d", 1, 2)))
+    for name, place, holds in (
+        ("a", Place("before", "b"), False),
+        ("a", Place("before", "d"), True),
+        ("b", Place("with", "c"), False),
+        ("b", Place("before", "d"), True),
+        ("d", Place("after", "c"), False),
+        ("a", Place("before", "x"), True),
+    ):
+        made = Decisions().with_(name, "rank", Decision(place, said_by_file(file, name, "rank", place)))
+        assert bool(settled(made, file)[0].made) is holds, (name, place)

@@ -365,10 +365,10 @@ class Costly(LocalLeases):
 
     looks = 0
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, *, leases: bool = True) -> Snapshot:
         self.looks += 1
         cast("Clock", self._clock).advance(0.02)
-        return super().snapshot()
+        return super().snapshot(leases=leases)
 
 
 def test_a_page_that_is_dear_is_shown_again_for_a_while() -> None:

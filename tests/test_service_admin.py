@@ -197,3 +197,25 @@ async def test_the_default_socket_and_state_are_done_without(tmp_path: Path) -> 
     ]
     service.startService()
     await service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_no_file_can_say_is_told_as_a_sentence(tmp_path: Path) -> None:
+    async with balancer(tmp_path, text(tmp_path)) as one:
+        await say(tmp_path, "remove", "alpha")
+        assert await one.reload(text(tmp_path, "hosts: [alpha/1]\n"))
+        with pytest.raises(AssertionError, match="every host was removed, and a hosts"):
+            await say(tmp_path, "export")
+
+
+@pytest_twisted.ensureDeferred
+async def test_reload_by_verb_says_what_is_doubtful_of_the_file(tmp_path: Path) -> None:
+    elsewhere = text(tmp_path).replace(f"state: {tmp_path}/state", f"state: {tmp_path}/other")
+    async with balancer(tmp_path, text(tmp_path)) as one:
+        assert await say(tmp_path, "reload") == {"text": "the file was taken in"}
+        one.file.write_text(alone(elsewhere + "queue: {wait: 0.1}\n"))
+        for _ in range(2):
+            told = await say(tmp_path, "reload")
+            assert f"state is {tmp_path}/state until a restart, and from then on where the file says" in told["warnings"]
+        one.file.write_text(alone(text(tmp_path)))
+        assert await say(tmp_path, "reload") == {"text": "the file was taken in"}

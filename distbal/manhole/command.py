@@ -10,12 +10,15 @@ import json
 import shlex
 from typing import Any
 
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from distbal import tables, verbs
 from distbal.admin import Admin
 from distbal.logs import Logger
 from distbal.manhole.session import Session
+from distbal.spells import is_long
 from distbal.verbs import Call, VerbError
 
 DONE, CANNOT, WRONG = 0, 1, 2
@@ -32,6 +35,8 @@ class Command:
 
     def __init__(self, admin: Admin, session: Session, text: str) -> None:
         self._session = session
+        #: what nobody has any use for when the client has left
+        self._telling: Deferred[dict[str, Any]] | None = None
         if len(text) > MOST_COMMAND:
             self._fail(f"a command has at most {MOST_COMMAND} characters", WRONG)
             return
@@ -51,15 +56,24 @@ class Command:
             self._fail(str(error), WRONG)
             return
         done = admin.carry_out(call, session.transport.who)
+        if not call.changes:
+            self._telling = done
         done.addCallback(self._show, call, as_json).addErrback(self._failed, call)
 
-    def _show(self, answer: dict[str, Any], call: Call, as_json: bool) -> None:
+    def _show(self, answer: dict[str, Any], call: Call, as_json: bool) -> Deferred[None]:
         pty = self._session.pty
-        if as_json:
-            text = json.dumps(answer, indent=2, ensure_ascii=False) + "\n"
-        else:
-            width, colour = (None, False) if pty is None else (pty.width, pty.colour)
-            text = tables.render(call.verb, answer, width=width, colour=colour)
+        width, colour = (None, False) if pty is None else (pty.width, pty.colour)
+
+        def text() -> str:
+            if as_json:
+                return json.dumps(answer, indent=2, ensure_ascii=False) + "\n"
+            return tables.render(call.verb, answer, width=width, colour=colour)
+
+        # of thousands of hosts, the text takes longer than jobs should wait
+        made = deferToThread(text) if is_long(answer) else maybeDeferred(text)
+        return made.addCallback(self._say, answer, as_json)
+
+    def _say(self, text: str, answer: dict[str, Any], as_json: bool) -> None:
         self._session.say(text)
         if not as_json and (doubts := tables.warnings(answer)):
             self._session.say_error(doubts)
@@ -75,6 +89,9 @@ class Command:
             self._session.end(DONE)
 
     def _failed(self, failure: Failure, call: Call) -> None:
+        if isinstance(failure.value, CancelledError):
+            # there is nobody whom to tell
+            return
         if isinstance(failure.value, VerbError):
             self._fail(failure.getErrorMessage(), CANNOT)
         else:
@@ -100,7 +117,9 @@ class Command:
         """The rest is sent by itself."""
 
     def gone(self) -> None:
-        """What was begun is done all the same."""
+        """What was begun is done all the same, if it changes anything."""
+        if self._telling is not None:
+            self._telling.cancel()
 
 
 def help_on(words: list[str]) -> str:

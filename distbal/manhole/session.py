@@ -216,10 +216,12 @@ class Session(SSHChannel):
     def _send(self, text: str, write: Callable[[bytes], None]) -> None:
         if not text or not self.is_open:
             return
-        data = text.encode("utf-8", "backslashreplace")
-        write(data.replace(b"\n", b"\r\n") if self.pty is not None else data)
+        # one answer, however long, is what it asked for: it has not had the time to read it
         if len(self.buf) + sum(len(waiting) for _, waiting in self.extBuf) > MOST_UNREAD:
             self.transport.cut("does not read what it asked for")
+            return
+        data = text.encode("utf-8", "backslashreplace")
+        write(data.replace(b"\n", b"\r\n") if self.pty is not None else data)
 
     # -- what Conch calls
 

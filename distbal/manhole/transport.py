@@ -46,8 +46,10 @@ if TYPE_CHECKING:
 MOST_HEARD = 262_144
 #: keys that a client may try, as MaxAuthTries in sshd_config(5), and requests in all; a client asks for "none" to begin with
 MOST_TRIES, MOST_REQUESTS = 10, 30
-#: bytes that wait for a client that does not read, before it is cut off
+#: bytes that wait for a client that does not read, before it is cut off: of a session, whose last answer may be longer ...
 MOST_UNREAD = 4_194_304
+#: ... and of all of a connection: clients that want all at once (PuTTY has windows of 2 GB) get some answers of 10,000 hosts
+MOST_BEHIND = 67_108_864
 # a prime number of any size costs time before anybody is known: elliptic curves do for every client since OpenSSH 5.7
 KEX = [name for name in EXCHANGES if not name.startswith(b"diffie-hellman")]
 
@@ -159,7 +161,7 @@ class Transport(SSHServerTransport):
         super().sendPacket(messageType, payload)
         if self._full:
             self._unread += len(payload)
-            if self._unread > MOST_UNREAD:
+            if self._unread > MOST_BEHIND:
                 self.cut("does not read what it asked for")
 
     def pauseProducing(self) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
+from distbal.hosts import Farm
+from tests.farms import spec
 from tests.manholes import Manhole, Running, Typist, environment, run
 from tests.services import Lines, connect, until
 from tests.sshd import Keys
@@ -55,6 +58,18 @@ async def test_answers_are_tables_or_json(manhole: Manhole) -> None:
         answer = await manhole.do(*words)
         assert (answer.status, answer.err) == (0, "")
         assert json.loads(answer.out)["hosts"][0]["name"] == "alpha:3632"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_long_answer_is_read_to_its_end(manhole: Manhole) -> None:
+    """The answer of a large farm is more than a client can have read when it is said."""
+    pools = tuple(f"pool-{number:02}-{'long-' * 50}" for number in range(16))
+    hosts = (replace(spec(f"box{number}", 4, number), pools=pools) for number in range(2000))
+    manhole.balancer.admin.file_changed(Farm(tuple(hosts)))
+    answer = await manhole.do("hosts", "--json")
+    assert (answer.status, answer.err) == (0, "")
+    assert len(answer.out) > 8_000_000
+    assert len(json.loads(answer.out)["hosts"]) == 2000
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,90 @@
+"""What is to be kept is written in turn, and whoever waits for it waits for no more than that."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from threading import Event
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+
+from distbal.changes import Changes
+from distbal.decisions import Decision, Decisions
+from distbal.errors import DistbalError
+from distbal.saver import Saver, keep
+from distbal.state import StateFile
+from tests.services import Lines
+from tests.support import LoggedErrors
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_waits_does_not_wait_for_what_others_do_later() -> None:
+    saver, written = Saver(), []
+    gates = [Event() for _ in range(3)]
+
+    def write(number: int) -> None:
+        gates[number].wait(20)
+        written.append(number)
+
+    waits: list[Deferred[str]] = []
+    for number in (0, 1):
+        saver.save(lambda number=number: write(number))  # type: ignore[misc]
+        waits.append(saver.saved())
+    gates[0].set()
+    assert await waits[0] == ""
+    # the second is being written, and others are to be after it, again and again
+    saver.save(lambda: write(2))
+    gates[1].set()
+    assert await waits[1] == ""
+    assert written == [0, 1]
+    last = saver.saved()
+    gates[2].set()
+    assert await last == ""
+    assert written == [0, 1, 2]
+
+
+@pytest_twisted.ensureDeferred
+async def test_each_hears_of_its_own_write(logged_errors: LoggedErrors) -> None:
+    saver, gate = Saver(), Event()
+
+    def full() -> None:
+        gate.wait(20)
+        raise DistbalError("the disk is full")
+
+    saver.save(full)
+    first = saver.saved()
+    saver.save(lambda: None)
+    second = saver.saved()
+    gate.set()
+    assert (await first, await second) == ("the disk is full", "")
+    assert len(logged_errors.flush()) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_comes_after_the_end_is_not_written_where_another_daemon_may_be(tmp_path: Path) -> None:
+    made = Decisions().with_("a", "admin", Decision("down"))
+    first = keep(str(tmp_path), wanted=True)
+    first.save(made, Changes())
+    assert await first.saved() == ""
+    first.close()
+    second = keep(str(tmp_path), wanted=True)
+    first.save(Decisions(), Changes())
+    assert await first.saved() == ""
+    assert StateFile(str(tmp_path)).load()[0] == made
+    second.close()
+
+
+def test_a_directory_that_this_account_cannot_write_in_is_told_of_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = keep(str(tmp_path), wanted=True)
+    with Lines() as log:
+        kept.look()
+        assert log.all == []
+        # root may write anywhere
+        monkeypatch.setattr("os.access", lambda path, mode: False)
+        kept.look()
+    assert log.of("warn") == [f"uid {os.geteuid()} cannot write in {tmp_path}: decisions hold until a restart"]
+    kept.close()
