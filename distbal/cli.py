@@ -57,6 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :returns: the exit status: 0 good, 1 not, 2 wrong usage (by argparse it is raised as SystemExit), 130 interrupted.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
+    # whoever closed them wants nothing said, and none the less what he asked for done
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     try:
         status = _run(words)
         sys.stdout.flush()
@@ -64,12 +68,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"distbal: {error}\n")
         return 1
     except BrokenPipeError:
-        # whoever read our output left (`| head`): nothing to say, and the interpreter's flush at exit must not say it either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # whoever read our output left (`| head`): nothing to say
+        _write_no_more()
+        return 1
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # stdout is a file on a full disk, say; what commands read they have sentences of their own for
+        _write_no_more()
+        sys.stderr.write(f"distbal: the output could not be written whole: {error.strerror}\n")
         return 1
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _write_no_more() -> None:
+    """So that the interpreter's flush at exit says nothing either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(words: list[str]) -> int:

@@ -78,6 +78,10 @@ class Job:
     attempts: tuple[Attempt, ...]
 
 
+#: an attempt that ended: how, and when
+_Entry = tuple[Lease, Outcome, float]
+
+
 class History:
     """The last jobs.
 
@@ -87,7 +91,7 @@ class History:
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         if limit < 1:
             raise ValueError(f"a history remembers at least one attempt, not {limit}")
-        self._ended: deque[tuple[Lease, Outcome, float]] = deque(maxlen=limit)
+        self._ended: deque[_Entry] = deque(maxlen=limit)
 
     def __len__(self) -> int:
         return len(self._ended)
@@ -101,18 +105,18 @@ class History:
 
         :param last: only so many, the last ones of that order; None for all.
         """
-        by_job: dict[int, list[tuple[Lease, Outcome, float]]] = {}
+        # nothing is made for a job of one attempt, as nearly all are: of a thousand lists, the collection of garbage would hear
+        first: dict[int, _Entry] = {}
+        more: dict[int, list[_Entry]] = {}
         for entry in self._ended:
             ticket = entry[0].ticket
-            by_job.setdefault(ticket.request.job or ticket.id, []).append(entry)
-        left_out = 0 if last is None else max(0, len(by_job) - last)
-        return tuple(
-            Job(
-                job,
-                entries[0][0].ticket.request.address,
-                entries[0][0].ticket.request.port,
-                entries[0][0].ticket.request.pool,
-                tuple(attempt(*entry) for entry in entries),
-            )
-            for job, entries in islice(by_job.items(), left_out, None)
-        )
+            job = ticket.request.job or ticket.id
+            if first.setdefault(job, entry) is not entry:
+                more.setdefault(job, []).append(entry)
+        left_out = 0 if last is None else max(0, len(first) - last)
+        return tuple(_job(job, (entry, *more.get(job, ()))) for job, entry in islice(first.items(), left_out, None))
+
+
+def _job(number: int, entries: tuple[_Entry, ...]) -> Job:
+    request = entries[0][0].ticket.request
+    return Job(number, request.address, request.port, request.pool, tuple(attempt(*entry) for entry in entries))

@@ -149,7 +149,7 @@ def _said(host: Report, at: float) -> list[str]:
         )
         for one in host["said"]
     ]
-    return table(("SOURCE", "SAYS", "WEIGHT", "SINCE", "FOR", "WHY"), rows, right=(2, 3, 4)) if rows else []
+    return table(("SOURCE", "SAYS", "WEIGHT", "WHEN", "FOR", "WHY"), rows, right=(2, 3, 4)) if rows else []
 
 
 def _monitors(host: Report, at: float) -> list[str]:

@@ -20,6 +20,8 @@ Report = Mapping[str, Any]
 BUCKET, MOST_BUCKETS = 2, 400
 #: looks over which jobs a second are told
 RATE_LOOKS = 10
+#: seconds by which two reports may differ on when the daemon started: less than a restart takes, more than a clock is slewed
+CLOCK = 0.2
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 #: for a client beyond those letters
 NAMELESS = "+"
@@ -54,7 +56,7 @@ class Model:
 
         :param now: seconds that never go back.
         """
-        if self.status and status["started"] != self.status["started"]:
+        if self.status and abs(status["started"] - self.status["started"]) > CLOCK:
             # it was started anew, and counts from 0 again
             self._looks.clear()
         self.status, self.hosts, self.trouble = status, hosts["hosts"], ""

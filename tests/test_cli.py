@@ -147,3 +147,22 @@ def test_what_a_command_raises_is_said_in_its_own_words(
     assert run(ListenError("port 5656 is taken")) == 1
     assert capsys.readouterr().err == "distbal: port 5656 is taken\n"
     assert run(KeyboardInterrupt()) == 130
+
+
+@pytest.mark.parametrize("words", ["schema", "--help"])
+def test_a_full_disk_is_told(words: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "distbal", words], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "distbal: the output could not be written whole: No space left on device\n"
+
+
+@pytest.mark.parametrize("errors", ["", "2>&-"])
+@pytest.mark.parametrize(("words", "status"), [("schema", 0), ("nonsense", 2)])
+def test_who_closed_the_output_is_told_nothing(words: str, status: int, errors: str) -> None:
+    script = f'"$0" -m distbal {words} >&- {errors}'
+    done = subprocess.run(["sh", "-c", script, sys.executable], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert "Traceback" not in done.stderr

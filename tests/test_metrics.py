@@ -75,12 +75,13 @@ async def test_a_scrape_is_what_the_farm_is(headers: tuple[str, ...], farm: Busy
             "weight_ratio": "weight",
             "leases": "used",
             "jobs_total": "jobs",
-            "sent_bytes_total": "sent",
-            "received_bytes_total": "received",
         }.items():
             assert value(found, f"distbal_host_{metric}", host=name) == host[field]  # type: ignore[literal-required]
         assert value(found, "distbal_host_lease_seconds_total", host=name) == pytest.approx(host["seconds"], abs=0.001)
         assert value(found, "distbal_host_up", host=name) == all(one["up"] for one in host["said"])
+        if host["sent"]:
+            assert value(found, "distbal_host_sent_bytes_total", host=name) == host["sent"]
+            assert value(found, "distbal_host_received_bytes_total", host=name) == host["received"]
         for outcome, count in host["failures"].items():
             assert value(found, "distbal_host_failures_total", host=name, outcome=outcome) == count
         for monitor in host["monitors"]:
@@ -156,11 +157,15 @@ async def test_labels_are_bounded_and_no_client_is_named(farm: Busy) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_host_shows_every_way_to_fail_from_its_first_proxied_job_on(farm: Busy) -> None:
+    """And what the proxy counts; of a host that it never used all that would be noughts."""
     async with listening(farm.ground) as web:
         found = families(await web.get("/metrics"))
     first = [one for one in found["distbal_host_failures"].samples if one.labels["host"] == HOSTS[0]]
     assert {one.labels["outcome"] for one in first} == {outcome.value for outcome in FAILURES}
-    assert not [one for one in found["distbal_host_failures"].samples if one.labels["host"] == "box3"]
+    for name in ("failures", "sent_bytes", "received_bytes", "connects", "connect_seconds"):
+        hosts = {one.labels["host"] for one in found[f"distbal_host_{name}"].samples}
+        assert HOSTS[0] in hosts
+        assert "box3" not in hosts
 
 
 @pytest.mark.parametrize("headers", [(), (OPENMETRICS,)])
@@ -207,12 +212,12 @@ async def test_is_all_well() -> None:
             tickets = [farm.leases.ask(Request("10.0.0.1", 1, "a"), Client()) for _ in range(9)]
             # every slot is lent: that is what they are for
             answer = await web.get("/healthz")
-            assert (answer.status, answer.text) == (200, "ok: 2 of 2 hosts can be given jobs; 8 slots lent, 1 clients wait\n")
+            assert (answer.status, answer.text) == (200, "ok: 2 of 2 hosts can be given jobs; 8 slots lent, 1 client waits\n")
             for name in ("box1", "box2"):
                 farm.leases.report(name, "update", up=False)
             answer = await web.get("/healthz")
             assert answer.status == 503
-            assert answer.text == "no host can be given a job, of 2 in the file; 8 slots lent, 1 clients wait\n"
+            assert answer.text == "no host can be given a job, of 2 in the file; 8 slots lent, 1 client waits\n"
             assert (await web.get("/healthz/live")).status == 200
             farm.leases.report("box2", "update", up=True)
             assert (await web.get("/healthz")).status == 200

@@ -166,7 +166,7 @@ def test_one_host() -> None:
         "  slots  4      12    bob    1m00s ago",
         "",
         "said:",
-        "  SOURCE  SAYS  WEIGHT      SINCE  FOR  WHY",
+        "  SOURCE  SAYS  WEIGHT       WHEN  FOR  WHY",
         "  tcp     up             9.0s ago  31s",
         "  ssh     up      0.50  1m10s ago       busy",
         "",

@@ -43,6 +43,15 @@ def test_a_daemon_that_was_started_anew_counts_from_nothing() -> None:
     assert (model.rate, model.rates, model.trouble) == (1.0, {"a": 2.0}, "")
 
 
+def test_a_clock_that_is_set_right_is_no_new_start() -> None:
+    """Moments are made of a clock that is slewed, and rounded: when the daemon started may change in its last digits."""
+    model = Model()
+    started = float(status()["started"])
+    for number in range(4):
+        look(model, 1.0 + number, host("a", jobs=2 * number), ended=number, started=started + number % 2 / 1000)
+    assert (model.rate, model.rates) == (1.0, {"a": 2.0})
+
+
 def test_the_graph_has_means_and_gaps() -> None:
     model = Model()
     at = 10.0 * BUCKET

@@ -12,11 +12,12 @@ import pytest_twisted
 from twisted.internet.task import Clock
 
 from distbal.outcomes import Outcome
+from distbal.web import live
 from distbal.web.live import GZIP_HEADER, HEARTBEAT, MOST_LISTENERS, SHARE, STUCK, event
 from distbal.web.pieces import in_pieces
 from tests.peers import until
 from tests.showcase import Served, Shown, farm
-from tests.sites import Exchange, Website
+from tests.sites import Exchange, Transport, Website
 from tests.support import LoggedErrors
 
 
@@ -236,6 +237,67 @@ def test_who_takes_nothing_for_a_minute_is_let_go(website: Website) -> None:
     assert stuck.transport.gone
     assert not reader.transport.gone
     assert website.feed.listeners == 1
+
+
+def full_at_once(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    """Every transport asks for a pause at each write, and slices are so small."""
+    write = Transport.writeSequence
+
+    def and_pause(self: Transport, data: list[bytes]) -> None:
+        write(self, data)
+        if self.producer is not None:
+            self.producer.pauseProducing()
+
+    monkeypatch.setattr(Transport, "writeSequence", and_pause)
+    monkeypatch.setattr(live, "SLICE", at_once)
+
+
+def whole(reader: Exchange) -> int:
+    """How many frames came to their end; how long to wait before one tries again stands before them."""
+    heard: bytes = reader.transport.value()
+    return heard.count(b"\n\n") - 1
+
+
+def test_a_large_frame_goes_as_it_is_taken(website: Website, monkeypatch: pytest.MonkeyPatch) -> None:
+    full_at_once(monkeypatch, 1000)
+    reader = website.listen()
+    producer: Any = reader.transport.producer
+    producer.resumeProducing()
+    before = len(reader.transport.value())
+    website.clock.advance(1)
+    assert before + 1000 <= len(reader.transport.value()) < before + 1100, "one slice of it, and nothing is queued"
+    website.shown.ask()
+    website.clock.advance(1)
+    assert website.feed.missed == 1
+    assert len(reader.transport.value()) < before + 1100
+    while not whole(reader):
+        had = len(reader.transport.value())
+        producer.resumeProducing()
+        assert had < len(reader.transport.value()) <= had + 1100
+    producer.resumeProducing()
+    (frame,) = reader.answer.frames
+    assert frame["title"] == "0/6"
+    website.clock.advance(1)
+    assert website.feed.missed == 1
+    while whole(reader) < 2:
+        producer.resumeProducing()
+    assert reader.answer.frames[1]["title"] == "1/6"
+    assert reader.answer.frames[1]["order"]
+
+
+def test_who_takes_a_frame_too_slowly_is_let_go(website: Website, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or many of them would keep as many frames in memory."""
+    full_at_once(monkeypatch, 20)
+    reader = website.listen()
+    producer: Any = reader.transport.producer
+    producer.resumeProducing()
+    website.clock.advance(1)
+    for _ in range(int(STUCK) - 1):
+        website.clock.advance(1)
+        producer.resumeProducing()
+    assert not reader.transport.gone
+    website.clock.advance(2)
+    assert reader.transport.gone
 
 
 def test_at_the_end_every_stream_is_closed(shown: Shown) -> None:

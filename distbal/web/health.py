@@ -10,6 +10,7 @@ from __future__ import annotations
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
+from distbal.columns import many
 from distbal.reporter import Reporter
 from distbal.web.resources import Nowhere, text
 
@@ -27,7 +28,7 @@ class Healthz(Resource):
     def render_GET(self, request: Request) -> bytes:
         usable, hosts = self._reporter.usable
         lent, waiting = self._reporter.activity
-        rest = f"{lent} slots lent, {waiting} clients wait"
+        rest = f"{many(lent, 'slot')} lent, {'1 client waits' if waiting == 1 else f'{waiting} clients wait'}"
         if not usable:
             return text(request, 503, f"no host can be given a job, of {hosts} in the file; {rest}")
         return text(request, 200, f"ok: {usable} of {hosts} hosts can be given jobs; {rest}")

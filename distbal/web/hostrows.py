@@ -160,7 +160,7 @@ def _said(said: list[Said], at: float | None) -> str:
         f"<td>{since(one['at'], at, ago=True)}</td></tr>"
         for one in said
     )
-    titles = "".join(f"<th scope='col'>{title}</th>" for title in ("source", "says", "weight", "why", "since"))
+    titles = "".join(f"<th scope='col'>{title}</th>" for title in ("source", "says", "weight", "why", "when"))
     return f"<table><caption>What is said of it</caption><thead><tr>{titles}</tr></thead>{lines}</table>"
 
 

@@ -1,8 +1,9 @@
 """The page, live: server-sent events (WHATWG HTML, 9.2) with what has changed, once a second, while somebody listens.
 
 A frame is made once, however many listen. It holds what differs from the last one; who has just come, or could not take one,
-gets a whole one next. Nothing is queued for a reader who is slow: a frame that he has no room for, he misses. And where making
-a frame is dear, since the farm is large, frames are made less often: they may take :data:`SHARE` of a core and no more.
+gets a whole one next. Nothing is queued for a reader who is slow: a frame that he has no room for, he misses; and of a large
+one he gets a slice when he has taken the slice before, so that all who read it have it once in memory. And where making a frame
+is dear, since the farm is large, frames are made less often: they may take :data:`SHARE` of a core and no more.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ PER_BYTE = 1.5e-9
 MOST_LISTENERS = 100
 #: seconds after which readers who were sent nothing are told that all is well
 HEARTBEAT = 15.0
-#: seconds after which a reader who takes nothing is let go
+#: seconds in which a reader must have taken what he was sent, or else he is let go
 STUCK = 60.0
+#: bytes that are written at once: more than a transport keeps before it asks for a pause
+SLICE = 1 << 17
 #: milliseconds after which a browser that lost the stream tries again
 RETRY = 2000
 #: begins a gzip file (RFC 1952, 2.3): no name, no time, of an unknown system
@@ -89,8 +92,7 @@ def event(data: bytes, kind: bytes = b"") -> Block:
 class Listener:
     """One reader.
 
-    :ivar ready: he takes what he is sent.
-    :ivar stuck: since when he does not, in seconds; None where he does.
+    :ivar stuck: since when he has not taken what he was sent, in seconds; None where he has.
     :ivar behind: he needs a whole frame.
     :ivar heard: when he was last sent something.
     """
@@ -99,7 +101,9 @@ class Listener:
         self._request: Any = request
         self._clock = clock
         self._gzip = gzip
-        self.ready = True
+        self._paused = False
+        #: of what is being sent: all of it, and how much of that was written
+        self._data, self._written = b"", 0
         self.stuck: float | None = None
         self.behind = True
         self.heard = clock.seconds()
@@ -108,11 +112,28 @@ class Listener:
         request.write(GZIP_HEADER + start.compressed() if gzip else start.plain)
 
     def send(self, block: Block) -> int:
-        """Send it, and say how many bytes that is."""
-        data = block.compressed() if self._gzip else block.plain
+        """Send it, and say how many bytes that is. Only to one who is ready."""
+        self._data = block.compressed() if self._gzip else block.plain
+        self._written = 0
         self.heard = self._clock.seconds()
-        self._request.write(data)
-        return len(data)
+        size = len(self._data)
+        self._go_on()
+        return size
+
+    @property
+    def ready(self) -> bool:
+        """He has taken what he was sent."""
+        return not self._paused and not self._data
+
+    def _go_on(self) -> None:
+        """Write until there is no room, or no more."""
+        while self._data and not self._paused:
+            piece = self._data[self._written : self._written + SLICE]
+            self._written += len(piece)
+            if self._written == len(self._data):
+                self._data = b""
+            # which may call for a pause
+            self._request.write(piece)
 
     def let_go(self) -> None:
         """End it: in order where he listens, at once where he does not."""
@@ -126,16 +147,18 @@ class Listener:
             channel.transport.abortConnection()
 
     def pauseProducing(self) -> None:
-        if self.ready:
-            self.ready = False
+        self._paused = True
+        if self.stuck is None:
             self.stuck = self._clock.seconds()
 
     def resumeProducing(self) -> None:
-        self.ready = True
-        self.stuck = None
+        self._paused = False
+        self._go_on()
+        if self.ready:
+            self.stuck = None
 
     def stopProducing(self) -> None:
-        self.ready = False
+        self._paused, self._data = True, b""
 
 
 class Feed:

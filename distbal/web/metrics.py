@@ -63,6 +63,8 @@ _GAUGES: tuple[tuple[str, str, Callable[[HostState], float]], ...] = (
 _COUNTERS: tuple[tuple[str, str, Callable[[HostState], float]], ...] = (
     ("jobs", "Slots of the host that were lent, to this moment's included.", lambda host: host.granted),
     ("lease_seconds", "Seconds that its leases lasted, of those that ended.", lambda host: host.held),
+)
+_PROXY_COUNTERS: tuple[tuple[str, str, Callable[[HostState], float]], ...] = (
     ("sent_bytes", "Bytes that the proxy sent to the host.", lambda host: host.sent),
     ("received_bytes", "Bytes that the proxy received from the host.", lambda host: host.received),
     ("connects", "Connects of the proxy to the host that succeeded.", lambda host: host.connected),
@@ -137,13 +139,15 @@ def families(seen: Figures) -> Iterator[Metric]:
         yield _of(
             GaugeMetricFamily(f"distbal_host_{name}", words, labels=["host"]), [([host], value(state)) for host, state in hosts]
         )
-    for name, words, value in _COUNTERS:
-        yield _of(
-            CounterMetricFamily(f"distbal_host_{name}", words, labels=["host"]),
-            [([host], value(state)) for host, state in hosts],
-        )
-    # all outcomes of a host from its first proxied job on, so that the first failure is seen to be one more
+    # of a host that the proxy never used they would be a third of the page, all of it 0; and all outcomes of a host come with
+    # its first proxied job, so that the first failure is seen to be one more
     proxied = [(name, host) for name, host in hosts if host.connected or host.failures]
+    for counters, those in ((_COUNTERS, hosts), (_PROXY_COUNTERS, proxied)):
+        for name, words, value in counters:
+            yield _of(
+                CounterMetricFamily(f"distbal_host_{name}", words, labels=["host"]),
+                [([host], value(state)) for host, state in those],
+            )
     outcomes = sorted(outcome.value for outcome in FAILURES)
     yield _of(
         CounterMetricFamily("distbal_host_failures", "Jobs of the proxy that the host failed.", labels=["host", "outcome"]),
