@@ -135,13 +135,13 @@ class Admin:
         self._daemon.save(self.overlay.decisions, self.changes)
         return answer
 
-    def _when_kept(self, answer: Answer) -> Deferred[Answer]:
-        def kept(why_not: str) -> Answer:
-            if why_not:
-                answer["warnings"] = [*answer.get("warnings", ()), f"it holds until a restart, since {why_not}"]
-            return answer
+    def kept(self) -> Deferred[str]:
+        """Fires when what was changed by now is kept: with "", or a warning where it could not be."""
+        return self._daemon.saved().addCallback(lambda why_not: why_not and f"it holds until a restart, since {why_not}")
 
-        return self._daemon.saved().addCallback(kept)
+    def _when_kept(self, answer: Answer) -> Deferred[Answer]:
+        warnings = answer.get("warnings", [])
+        return self.kept().addCallback(lambda doubt: answer | {"warnings": [*warnings, doubt]} if doubt else answer)
 
     # -- the verbs that tell: each takes who asks, and the call's arguments by name
 
