@@ -185,9 +185,8 @@ class Admin:
         found = yield from listed(each_job(jobs, epoch, now), 1)
         return {"version": VERSION, "at": round(now + epoch, 3), "jobs": found}
 
-    _Long = dict[str, Callable[..., Steps[Answer]]]
     #: the verbs whose answers may take long
-    _steps: ClassVar[_Long] = {"hosts": _hosts_in_steps, "show": _show_in_steps, "jobs": _jobs_in_steps}
+    _steps: ClassVar[dict[str, Any]] = {"hosts": _hosts_in_steps, "show": _show_in_steps, "jobs": _jobs_in_steps}
 
     def _why(self, _: Who, job: int) -> Answer:
         report = self.reporter.job(job)
@@ -228,7 +227,8 @@ class Admin:
         before = self.overlay.decisions.get(host, "admin")
         self.overlay.decide(self.overlay.decisions.without(host, "admin"))
         verdicts = self._leases.scheduler.host(host).health.verdicts
-        down = [f"{verdict.source} says that it {verdict.reason or 'is down'}" for verdict in verdicts if not verdict.up]
+        down = [f"{one.source} says so" + (f" ({one.reason})" if one.reason else "") for one in verdicts if not one.up]
+        down += [f"{one.source} gives it weight 0" for one in verdicts if one.up and one.weight == 0]
         text = f"{host} is ready" if before is not None else f"{host} was ready already"
         return {"text": text + (f", and yet gets no jobs: {'; '.join(down)}" if down else "")}
 
