@@ -135,13 +135,13 @@ class Admin:
         self._daemon.save(self.overlay.decisions, self.changes)
         return answer
 
-    def _when_kept(self, answer: Answer) -> Deferred[Answer]:
-        def kept(why_not: str) -> Answer:
-            if why_not:
-                answer["warnings"] = [*answer.get("warnings", ()), f"it holds until a restart, since {why_not}"]
-            return answer
+    def kept(self) -> Deferred[str]:
+        """Fires when what was changed by now is kept: with "", or a warning where it could not be."""
+        return self._daemon.saved().addCallback(lambda why_not: why_not and f"it holds until a restart, since {why_not}")
 
-        return self._daemon.saved().addCallback(kept)
+    def _when_kept(self, answer: Answer) -> Deferred[Answer]:
+        warnings = answer.get("warnings", [])
+        return self.kept().addCallback(lambda doubt: answer | {"warnings": [*warnings, doubt]} if doubt else answer)
 
     # -- the verbs that tell: each takes who asks, and the call's arguments by name
 
@@ -185,9 +185,8 @@ class Admin:
         found = yield from listed(each_job(jobs, epoch, now), 1)
         return {"version": VERSION, "at": round(now + epoch, 3), "jobs": found}
 
-    _Long = dict[str, Callable[..., Steps[Answer]]]
     #: the verbs whose answers may take long
-    _steps: ClassVar[_Long] = {"hosts": _hosts_in_steps, "show": _show_in_steps, "jobs": _jobs_in_steps}
+    _steps: ClassVar[dict[str, Any]] = {"hosts": _hosts_in_steps, "show": _show_in_steps, "jobs": _jobs_in_steps}
 
     def _why(self, _: Who, job: int) -> Answer:
         report = self.reporter.job(job)
@@ -228,7 +227,8 @@ class Admin:
         before = self.overlay.decisions.get(host, "admin")
         self.overlay.decide(self.overlay.decisions.without(host, "admin"))
         verdicts = self._leases.scheduler.host(host).health.verdicts
-        down = [f"{verdict.source} says that it {verdict.reason or 'is down'}" for verdict in verdicts if not verdict.up]
+        down = [f"{one.source} says so" + (f" ({one.reason})" if one.reason else "") for one in verdicts if not one.up]
+        down += [f"{one.source} gives it weight 0" for one in verdicts if one.up and one.weight == 0]
         text = f"{host} is ready" if before is not None else f"{host} was ready already"
         return {"text": text + (f", and yet gets no jobs: {'; '.join(down)}" if down else "")}
 

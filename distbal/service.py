@@ -151,7 +151,7 @@ class BalancerService(Service):
             room=room,
             log_jobs=verbose,
         )
-        self._reloading = DeferredLock()
+        self._reloading, self._exporting = DeferredLock(), DeferredLock()
         #: why the last file was not taken in
         self._refusal: list[str] = []
         #: what is doubtful of the last one that was
@@ -219,7 +219,8 @@ class BalancerService(Service):
 
     def export(self, made: Decisions) -> Deferred[str]:
         """The file as it would have to be for these decisions."""
-        return deferToThread(exported, self.path, self._text, made, time.time())
+        # one at a time: each takes one of ten threads for seconds, in which changes are kept and names looked up
+        return self._exporting.run(deferToThread, exported, self.path, self._text, made, time.time())
 
     def save(self, made: Decisions, changes: Changes) -> None:
         """Keep these across restarts."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import Cooperator, SchedulerStopped, TaskStopped
+from twisted.internet.task import CooperativeTask, Cooperator, SchedulerStopped, TaskStopped
 from twisted.python.failure import Failure
 
 from distbal.verbs import VerbError
@@ -38,6 +38,8 @@ class Spells:
         self._clock = clock
         self._cpu = cpu
         self._rest = 0.0
+        self._tasks: dict[CooperativeTask[Any], None] = {}
+        self._over = False
         self._work = Cooperator(
             terminationPredicateFactory=self._spell, scheduler=lambda go_on: clock.callLater(self._rest, go_on)
         )
@@ -52,20 +54,33 @@ class Spells:
         def go() -> Iterator[None]:
             made.append((yield from steps))
 
-        def stopped(failure: Failure) -> Failure:
-            if isinstance(failure.value, SchedulerStopped):
+        def ended(failure: Failure) -> Failure:
+            # Twisted's errors, in words; to whoever cancelled it, it is that
+            if self._over and isinstance(failure.value, TaskStopped | SchedulerStopped):
                 raise VerbError("distbal stops")
+            if isinstance(failure.value, TaskStopped):
+                raise CancelledError
             return failure
 
         task = self._work.cooperate(go())
+        self._tasks[task] = None
         done: Deferred[T] = Deferred(lambda _: task.stop())
-        task.whenDone().addCallbacks(lambda _: made[0], stopped).addCallbacks(done.callback, done.errback)
-        # to whoever cancelled it, it is that
-        return done.addErrback(_cancelled)
+        task.whenDone().addBoth(self._forget, task).addCallbacks(lambda _: made[0], ended).addCallbacks(
+            done.callback, done.errback
+        )
+        return done
 
     def stop(self) -> None:
         """Do nothing any more."""
+        self._over = True
+        # Twisted's own forgets every other one of them
+        for task in list(self._tasks):
+            task.stop()
         self._work.stop()
+
+    def _forget(self, result: T, task: CooperativeTask[Any]) -> T:
+        del self._tasks[task]
+        return result
 
     def _spell(self) -> Callable[[], bool]:
         began = self._cpu()
@@ -76,12 +91,6 @@ class Spells:
             return full
 
         return is_over
-
-
-def _cancelled(failure: Failure) -> Failure:
-    if isinstance(failure.value, TaskStopped):
-        raise CancelledError
-    return failure
 
 
 def at_once(steps: Steps[T]) -> T:

@@ -43,6 +43,7 @@ class Daemon:
     """What the verbs need of a daemon; it keeps in memory what it is to keep.
 
     :ivar mistakes: why the file is not taken in, next time.
+    :ivar why_not: why nothing can be kept; "" where it can.
     :ivar kept: fires what waits for the disk; None where it is there at once.
     """
 
@@ -51,6 +52,7 @@ class Daemon:
         self.mistakes: list[str] = []
         self.slow: list[tuple[Deferred[Any], Any]] = []
         self.is_slow = False
+        self.why_not = ""
         self.saves = 0
         self.each_job = False
 
@@ -67,7 +69,7 @@ class Daemon:
         self.saves += 1
 
     def saved(self) -> Deferred[str]:
-        return self._when_there("")
+        return self._when_there(self.why_not)
 
     def log_jobs(self, each: bool) -> None:
         self.each_job = each

@@ -51,7 +51,7 @@ def test_up_overrules_no_monitor() -> None:
     desk = Desk()
     desk.leases.report("fast", "tcp", up=False, reason="refused the connection")
     desk.say("down", "fast")
-    said = "fast is ready, and yet gets no jobs: tcp says that it refused the connection"
+    said = "fast is ready, and yet gets no jobs: tcp says so (refused the connection)"
     assert desk.text("up", "fast") == said
     assert desk.hosts()["fast"]["state"] == "failing"
     assert desk.job()[0].host == "slow"
@@ -383,3 +383,11 @@ def test_a_file_that_names_only_what_was_removed_is_told_of() -> None:
         "no host is left, and nobody is served: people removed all that the file names; add brings one back"
     ]
     assert desk.text("add", "slow", "2") == "slow is in the farm, with 2 slots, where the file has it"
+
+
+def test_up_says_what_else_keeps_jobs_away() -> None:
+    desk = Desk()
+    desk.say("weight", "fast", "0")
+    desk.say("drain", "fast")
+    desk.leases.report("fast", "disk", up=False, reason="")
+    assert desk.text("up", "fast") == "fast is ready, and yet gets no jobs: disk says so; admin gives it weight 0"

@@ -324,5 +324,5 @@ async def test_nothing_is_made_for_callers_that_have_left(tmp_path: Path) -> Non
         for caller in callers:
             await caller.leave()
         await until(lambda: not one.factory.callers, "their end")
-        assert not one.spells._work._tasks
+        assert not one.spells._tasks
         assert (await one.say({"words": ["status"]}))["ok"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 
+from distbal.decisions import Decisions
 from tests.services import ONE, Balancer, Lines, balancer, connect, leave, make, until
 from tests.support import LoggedErrors, alone
 
@@ -219,3 +220,12 @@ async def test_reload_by_verb_says_what_is_doubtful_of_the_file(tmp_path: Path) 
             assert f"state is {tmp_path}/state until a restart, and from then on where the file says" in told["warnings"]
         one.file.write_text(alone(text(tmp_path)))
         assert await say(tmp_path, "reload") == {"text": "the file was taken in"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_many_exports_leave_threads_for_others(tmp_path: Path) -> None:
+    async with balancer(tmp_path, text(tmp_path)) as one:
+        exports = [one.service.export(Decisions()) for _ in range(40)]
+        assert len(one.service._exporting.waiting) == 39
+        await say(tmp_path, "drain", "alpha")
+        assert all(["hosts: [alpha/1, beta/1]" in await export for export in exports])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from distbal.spells import SPELL, Spells, Steps, at_once
@@ -71,3 +71,29 @@ def test_what_goes_wrong_is_told() -> None:
     with pytest.raises(ValueError, match="no"):
         at_once(wrong())
     assert at_once(work.of(3)) == 3
+
+
+def test_all_that_are_on_their_way_hear_of_the_end_and_may_be_cancelled_after_it() -> None:
+    work = Work()
+    told: list[object] = []
+    several = [work.spells.do(work.of(9)) for _ in range(5)]
+    for one in several:
+        one.addErrback(lambda failure: told.append(failure.type))
+    work.clock.advance(0)
+    work.spells.stop()
+    assert told == [VerbError] * 5
+    for one in several:
+        one.cancel()
+    work.spells.do(work.of(1)).addErrback(lambda failure: told.append(failure.type))
+    assert told == [VerbError] * 6
+
+
+def test_one_that_is_cancelled_is_not_gone_on_with() -> None:
+    work = Work()
+    told: list[object] = []
+    one = work.spells.do(work.of(9))
+    one.addErrback(lambda failure: told.append(failure.type))
+    work.clock.advance(0)
+    one.cancel()
+    work.clock.advance(1)
+    assert (told, work.steps) == ([CancelledError], 3)

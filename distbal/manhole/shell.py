@@ -94,9 +94,10 @@ class Shell:
             self._session.end(self._status or 0)
 
     def _answered(self, text: str) -> None:
-        """An answer has come that was waited for."""
+        """An answer has come that was waited for; "": there is nothing to tell."""
         self._waiting -= 1
-        self._tell(text)
+        if text:
+            self._tell(text)
 
     def _own_names(self) -> dict[str, Any]:
         return {
@@ -118,6 +119,8 @@ class Shell:
             return Answer(answer, lambda one: self._table(call.verb, one))
 
         if not isinstance(answer, Deferred):
+            if call.changes:
+                self._warn_unless_kept()
             return made(answer)
         pending = Pending(call.verb)
         answer.addCallback(made).addCallbacks(pending.answered, pending.failed)
@@ -129,10 +132,28 @@ class Shell:
         pending.tell = self._answered
         return pending
 
+    def _warn_unless_kept(self) -> None:
+        """Say so when the change just made could not be kept: now, where that is known, or else then."""
+        running, fired = True, False
+
+        def looked(doubt: str) -> None:
+            nonlocal fired
+            fired = True
+            text = f"warning: {doubt}" if doubt else ""
+            if not running:
+                self._answered(text)
+            elif text:
+                print(text)  # noqa: T201 (it goes to the session)
+
+        self._admin.kept().addCallback(looked)
+        running = False
+        if not fired:
+            self._waiting += 1
+
     def _table(self, verb: verbs.Verb, answer: Mapping[str, Any]) -> str:
         pty = self._session.pty
         width, colour = (None, False) if pty is None else (pty.width, pty.colour)
-        return tables.render(verb, answer, width=width, colour=colour)
+        return tables.render(verb, answer, width=width, colour=colour) + tables.warnings(answer)
 
     def _help(self, *about: object) -> None:
         if not about:

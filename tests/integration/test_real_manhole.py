@@ -37,6 +37,21 @@ def manhole(tmp_path: Path, keys: Keys, descriptors_stay: None) -> Iterator[Manh
 # -- commands
 
 
+@pytest.mark.parametrize("is_slow", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_the_shell_says_what_cannot_be_kept(manhole: Manhole, is_slow: bool) -> None:
+    daemon = manhole.balancer.daemon
+    daemon.why_not = "the disk is full"
+    daemon.is_slow = is_slow
+    if is_slow:
+        reactor.callLater(0.5, daemon.catch_up)
+    done = await manhole.run(said=b"drain('newbb:3632')")
+    warning, answer = "warning: it holds until a restart, since the disk is full", "newbb:3632 is drained"
+    assert sorted(done.out.splitlines()) == [answer, warning]
+    daemon.why_not, daemon.is_slow = "", False
+    assert (await manhole.run(said=b"up('newbb:3632')")).out == "newbb:3632 is ready\n"
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_verb_is_done_and_noted_with_the_comment_of_the_key(manhole: Manhole) -> None:
     with Lines() as lines:
