@@ -172,16 +172,16 @@ class Served:
         self.site = site_of(shown.reporter, allow=("any",), most=1000)
         self.feed = install(self.site.resource, self.site.answers, shown.reporter, shown.activity, clock)
         site: Any = self.site
-        self._port = reactor.listenTCP(port, site, interface="127.0.0.1")
+        self.port: Any = reactor.listenTCP(port, site, interface="127.0.0.1")
         self.feed.start()
-        where: Any = self._port.getHost()
+        where: Any = self.port.getHost()
         self.number = int(where.port)
         self.url = f"http://127.0.0.1:{self.number}/"
 
     async def stop(self) -> None:
         """No longer; every connection is closed."""
         self.feed.stop()
-        await maybeDeferred(self._port.stopListening)
+        await maybeDeferred(self.port.stopListening)
         self.site.close()
         self.shown.leases.stop()
 

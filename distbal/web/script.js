@@ -309,7 +309,7 @@ is whole, and refreshes itself. Where no stream is to be had, this fetches the p
     } catch {
       tell("gone", "not connected");
     }
-    waiting = setTimeout(connect, RETRY);
+    if (!document.hidden) waiting = setTimeout(connect, RETRY);
   }
 
   document.addEventListener("visibilitychange", () => {
@@ -321,7 +321,10 @@ is whole, and refreshes itself. Where no stream is to be had, this fetches the p
     } else if (source === null) connect();
   });
   setInterval(() => {
-    if (source !== null && source.readyState !== EventSource.CLOSED && Date.now() - last > QUIET) connect();
+    if (source !== null && source.readyState !== EventSource.CLOSED && Date.now() - last > QUIET) {
+      tell("gone", "not connected"); // one that is frozen lets us connect, and says nothing
+      connect();
+    }
     if (!document.hidden) tick();
   }, 1000);
 

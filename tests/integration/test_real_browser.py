@@ -111,6 +111,20 @@ async def test_it_goes_on_after_the_daemon_was_started_anew(browser: Browser) ->
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_daemon_that_is_frozen_is_not_called_live(browser: Browser) -> None:
+    """The kernel takes connections for it, and so nothing fails: it is only quiet."""
+    async with served(three()) as site, page(browser, site) as tab:
+        await tab.until(LIVE)
+        site.port.stopReading()
+        # a minute passes in the browser alone, and again where the daemon was heard just then
+        later = "Date.now = (now => () => now() + 60000)(Date.now)"
+        await tab.until(f"({later}, document.querySelector('#live').className === 'gone')")
+        site.port.startReading()
+        await tab.until(LIVE)
+        assert tab.loads == 1
+
+
+@pytest_twisted.ensureDeferred
 async def test_where_no_stream_is_to_be_had_it_fetches_itself(browser: Browser) -> None:
     shown = three()
     site = Served(shown, pace=PACE)
