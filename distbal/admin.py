@@ -128,6 +128,11 @@ class Admin:
         done: Deferred[Answer] = maybeDeferred(self.do, call, who)  # type: ignore[call-overload]
         return done.addCallback(self._when_kept) if call.changes else done
 
+    def reloaded_by(self, who: Who) -> None:
+        """The file was taken in without a verb, and the log knows of it."""
+        self.changes.add(Change(self._wall(), who.name, who.where, "reload", ("reload",), "the file was taken in"))
+        self._daemon.save(self.overlay.decisions, self.changes)
+
     def _note(self, answer: Answer, call: Call, who: Who) -> Answer:
         what = answer["text"]
         self.changes.add(Change(self._wall(), who.name, who.where, call.verb.name, call.words, what))

@@ -20,7 +20,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from distbal import config, descriptors, logs, monitorconfig
-from distbal.admin import Admin
+from distbal.admin import Admin, Who
 from distbal.changes import Changes
 from distbal.complaints import Complaints
 from distbal.config import DEFAULT_PATH
@@ -320,7 +320,12 @@ class BalancerService(Service):
     def _reload_if_none_waits(self) -> None:
         # one that has yet to begin will read what is there now
         if not self._reloading.waiting:
-            self.reload()
+            self.reload().addCallback(self._hung_up)
+
+    def _hung_up(self, taken: bool) -> None:
+        if taken:
+            # the system does not say who sent the signal
+            self.admin.reloaded_by(Who("-", "SIGHUP"))
 
     def _agree(self) -> None:
         """Let the ports go by what the file says now."""

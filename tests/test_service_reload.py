@@ -289,6 +289,8 @@ async def test_sighup_reloads(tmp_path: Path, log: Lines) -> None:
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: "was taken in" in log, "the reload")
         assert set(one.hosts()) == {"alpha", "beta"}
+        await until(lambda: len(one.service.admin.changes) > 0, "the record of it")
+        assert [(change.verb, change.where) for change in one.service.admin.changes] == [("reload", "SIGHUP")]
 
 
 @pytest_twisted.ensureDeferred
