@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import zlib
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -115,9 +114,12 @@ def _unchunked(body: bytes) -> bytes:
 
 
 class Website:
-    """A farm's page, on the site that the daemon has."""
+    """A farm's page, on the site that the daemon has.
 
-    def __init__(self, shown: Shown, cpu: Callable[[], float] = time.thread_time) -> None:
+    :param cpu: seconds that were computed; by default none, so that all answers are made at once, on however busy a machine.
+    """
+
+    def __init__(self, shown: Shown, cpu: Callable[[], float] = lambda: 0.0) -> None:
         self.shown = shown
         self.clock: Clock = shown.clock
         self.site = site_of(shown.reporter, self.clock, allow=("any",), most=1000, cpu=cpu)
