@@ -448,8 +448,7 @@ class Scheduler:
 
     def _verdicts_changed(self, host: Host) -> None:
         """What is said of a host changed, if only the reason."""
-        if not host.available:
-            self._board.note(host)
+        self._board.said(host)
         expiry = host.health.next_expiry()
         if expiry is None:
             self._expiries.discard(host)

@@ -104,6 +104,13 @@ class Board:
             self._free[position] = self._full[position] = None
             self._put(position, standing(host))
 
+    def said(self, host: Host) -> None:
+        """What is said of a host changed. Of one that is free that is kept as soon as it is full."""
+        if not host.available:
+            self.note(host)
+        elif host.position < self._size and not host.removed:
+            self._full[host.position] = None
+
     def turned(self, host: Host) -> None:
         """Nothing but the number of its leases changed, and made it full or free."""
         position = host.position

@@ -172,3 +172,12 @@ def test_what_a_job_told_as_its_slot_went_to_the_next_is_kept_with_the_right_num
     farm.release(granted(trial), Outcome.ANSWERED, now, Traffic(5, 2, 0.5))
     assert host_of(waiter) == "far"
     assert [(one.leases, one.available) for one in farm.moment.standings] == [(1, False)]
+
+
+def test_what_was_said_while_a_host_was_free_is_kept_when_it_is_full_again() -> None:
+    farm = scheduler(spec("far", 1), spec("near", 1, 1))
+    farm.release(granted(ask(farm)), Outcome.CLOSED, NOW)
+    farm.report("far", replace(says(weight=1000), reason="is idle"))
+    ask(farm)
+    far, _ = farm.moment.standings
+    assert [(verdict.source, verdict.reason) for verdict in far.verdicts] == [("tcp", "is idle")]
