@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from distbal import addresses, config, decisions, hostspec, logs, verbs
 from distbal.changes import Change, Changes
+from distbal.columns import many
 from distbal.decisions import Decision, Decisions, Place
 from distbal.errors import DistbalError
 from distbal.health import FULL_WEIGHT
@@ -251,7 +252,7 @@ class Admin:
             self.overlay.decide(self.overlay.decisions.without(host, "slots"))
             return {"text": f"{host} has {slots} slots, as the file says"}
         self.overlay.decide(self._with(who, host, "slots", slots))
-        return {"text": f"{host} has {_many(slots, 'slot')}{self._over(host)}"}
+        return {"text": f"{host} has {many(slots, 'slot')}{self._over(host)}"}
 
     def _weight(self, who: Who, host: str, weight: int | None) -> Answer:
         self.overlay.spec(host)
@@ -312,7 +313,7 @@ class Admin:
             made = made.with_(name, "rank", self._decision(who, beside, file=self.overlay.said(name, "rank", beside)))
         self.overlay.decide(made)
         where = " ".join(place) if place else "as the last" if of_file is None else "where the file has it"
-        return {"text": f"{name} is in the farm, with {_many(slots, 'slot')}, {where}"}
+        return {"text": f"{name} is in the farm, with {many(slots, 'slot')}, {where}"}
 
     def _remove(self, who: Who, host: str, now: bool) -> Answer:
         self.overlay.spec(host)
@@ -327,7 +328,7 @@ class Admin:
         if now:
             reason = f"{host} was removed by {who.name}"
             cut = self._leases.kick(self._at(host), reason)
-            return {"text": f"{host} is removed; {_many(cut, 'job')} cut"}
+            return {"text": f"{host} is removed; {many(cut, 'job')} cut"}
         return {"text": f"{host} is removed{self._still_running(host)}"}
 
     def _kick(self, who: Who, client: str) -> Answer:
@@ -336,7 +337,7 @@ class Admin:
             raise VerbError(f"no client {shown(client)} has a slot or waits for one: status and hosts show who does")
         waiting = sum(ticket.lease is None for ticket in tickets)
         self._leases.kick(tickets, f"kicked by {who.name}")
-        return {"text": f"{client}: {_many(len(tickets) - waiting, 'job')} cut, {_many(waiting, 'waiter')} sent away"}
+        return {"text": f"{client}: {many(len(tickets) - waiting, 'job')} cut, {many(waiting, 'waiter')} sent away"}
 
     def _reload(self, _: Who) -> Deferred[Answer]:
         def read(told: tuple[list[str], list[str]]) -> Answer:
@@ -375,7 +376,7 @@ class Admin:
 
     def _still_running(self, host: str) -> str:
         number = len(self._at(host))
-        return f"; {_many(number, 'job')} still run{'s' if number == 1 else ''} there" if number else ""
+        return f"; {many(number, 'job')} still run{'s' if number == 1 else ''} there" if number else ""
 
     def _over(self, host: str) -> str:
         number = len(self._at(host))
@@ -383,7 +384,7 @@ class Admin:
 
     def _weighs(self, host: str) -> str:
         one = self._leases.scheduler.host(host)
-        return f": {one.capacity} of its {_many(one.spec.slots, 'slot')} may be lent"
+        return f": {one.capacity} of its {many(one.spec.slots, 'slot')} may be lent"
 
 
 def _is(ticket: Ticket, client: str) -> bool:
@@ -393,10 +394,6 @@ def _is(ticket: Ticket, client: str) -> bool:
         # a first attempt has no number but its own
         return int(client) in (ticket.id, request.job or ticket.id)
     return bool(request.address) and client in (request.address, addresses.join(request.address, request.port))
-
-
-def _many(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _sentence(details: Any) -> str:

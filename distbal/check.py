@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 
 from distbal import monitorconfig
+from distbal.columns import many
 from distbal.config import DEFAULT_PATH, LISTENER_KINDS, Settings, load
 from distbal.errors import ConfigError, Mistake
 
@@ -43,14 +44,10 @@ def summary(settings: Settings) -> str:
         for kind in LISTENER_KINDS
         if any(one.kind == kind for one in settings.listen)
     )
-    counts = f"{_counted(len(hosts), 'host')} with {_counted(slots, 'slot')}"
+    counts = f"{many(len(hosts), 'host')} with {many(slots, 'slot')}"
     monitors = monitorconfig.summary(settings.monitors)
     asked = f"; monitors: {monitors}" if monitors else ""
     return f"{counts} in pool{'s' * (len(pools) > 1)} {_joined(pools)}; {', '.join(places) or 'listens nowhere'}{asked}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _joined(words: Iterable[str]) -> str:

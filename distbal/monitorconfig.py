@@ -23,6 +23,7 @@ from zope.interface.verify import verifyObject
 
 import distbal.plugins
 from distbal import addresses, evidence, hostspec, mistakes, overlay
+from distbal.columns import many
 from distbal.crosscheck import PlacedHost, at
 from distbal.errors import Mistake
 from distbal.forms import shown
@@ -177,7 +178,7 @@ def served(
 def summary(assignments: Iterable[Assignment]) -> str:
     """Who is asked by what, in a few words: ``tcp of 3 hosts, ssh of 1 host``; "" for nobody."""
     counts = Counter(one.source for one in assignments)
-    return ", ".join(f"{source} of {count} host{'' if count == 1 else 's'}" for source, count in counts.items())
+    return ", ".join(f"{source} of {many(count, 'host')}" for source, count in counts.items())
 
 
 def _is_secret(value: SecretStr, default: object) -> bool:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from distbal import columns
 from distbal.config import DEFAULT_PATH, load
 from distbal.errors import ConfigError, DistbalError
 from distbal.interfaces import Reading
@@ -224,15 +225,7 @@ def _within(reactor: Any, seconds: float, waited: Any, otherwise: Any) -> Any:
 
 def table(answers: list[Asked]) -> str:
     """The answers for people, in the order of the file."""
-    rows = [_HEADS, *map(_row, answers)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS) - 1)]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        # numbers to the right
-        cells[3:] = [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=False)]
-        lines.append("  ".join((*cells, row[-1])).rstrip())
-    return "\n".join(lines)
+    return "\n".join(columns.table(_HEADS, [_row(one) for one in answers], right=(3, 4)))
 
 
 def _row(one: Asked) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
+from distbal.columns import safe
 from distbal.errors import DistbalError
 from distbal.hostspec import MOST_SLOTS
 
@@ -137,7 +138,7 @@ def usage(verb: Verb) -> str:
 def shown(word: str) -> str:
     """A word of somebody's, for a sentence: short, and without anything that a terminal would obey."""
     word = word if len(word) <= 80 else word[:77] + "..."
-    return '"' + "".join(char if char.isprintable() else "?" for char in word) + '"'
+    return f'"{safe(word)}"'
 
 
 # -- the forms of arguments ---------------------------------------------------------------------------------------------------

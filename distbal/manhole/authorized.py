@@ -21,6 +21,7 @@ from typing import Any
 
 from twisted.conch.ssh.keys import Key
 
+from distbal.columns import safe
 from distbal.complaints import Complaints
 from distbal.errors import DistbalError
 from distbal.manhole.files import opened
@@ -180,7 +181,7 @@ def _entry(number: int, line: str) -> Entry:
     made: dict[str, Any] = {}
     for name, value in options:
         _OPTIONS[name](made, value) if name in _OPTIONS else _unknown(name)
-    comment = "".join(char if char.isprintable() else "?" for char in comment.strip())[:MOST_COMMENT]
+    comment = safe(comment.strip())[:MOST_COMMENT]
     return Entry(number, blob, key, comment, **made)
 
 
