@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _CLIENT = int(Role.CLIENT)
 #: once: a connection that was closed here and is still open in the daemon would be reported for ever
 _GONE = select.EPOLLHUP | select.EPOLLONESHOT
+#: events of one call
+_AT_ONCE = 1024
 #: descriptors that are left for the keeper's own use, and for one packet more
 RESERVE = MAX_DESCRIPTORS + 64
 
@@ -89,18 +91,19 @@ class Holdings:
 
         :returns: how many those were.
         """
-        if not self._clients:
-            return 0
-        events = self._epoll.poll(0, len(self._clients))
-        gone = 0
-        for descriptor, event in events:
-            if event & select.EPOLLHUP:
-                del self._held[self._clients.pop(descriptor)]
-                os.close(descriptor)
-                gone += 1
-            else:
-                # an error that has not ended it
-                self._epoll.modify(descriptor, _GONE)
+        gone, more = 0, bool(self._clients)
+        while more:
+            events = self._epoll.poll(0, _AT_ONCE)
+            more = len(events) == _AT_ONCE
+            for descriptor, event in events:
+                if event & select.EPOLLHUP:
+                    del self._held[self._clients.pop(descriptor)]
+                    os.close(descriptor)
+                    gone += 1
+                else:
+                    # an error that has not ended it: watched again, and looked at the next time
+                    self._epoll.modify(descriptor, _GONE)
+                    more = False
         return gone
 
     def keys(self) -> list[Key]:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from distbal.keeper.systemd import Systemd
     from distbal.keeperwire import FromDaemon
 
-#: seconds
-NAP = 0.005
+#: at a thousand clients a second it halves what the keeper costs, and that is in seconds what a daemon's start may take longer
+NAP = 0.02
 LONGEST_WAIT = 1.0
 #: so many seconds after the time for which it had asked, the keeper itself was stopped, or the machine was
 LATE = 1.0
