@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _CLIENT = int(Role.CLIENT)
 #: once: a connection that was closed here and is still open in the daemon would be reported for ever
 _GONE = select.EPOLLHUP | select.EPOLLONESHOT
+#: where there is no limit
+_MANY = 1 << 20
 #: events of one call
 _AT_ONCE = 1024
 #: descriptors that are left for the keeper's own use, and for one packet more
@@ -35,7 +37,8 @@ def raise_limit() -> int:
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard - min(RESERVE, hard // 2)
+    limit = hard if hard != resource.RLIM_INFINITY else _MANY
+    return limit - min(RESERVE, limit // 2)
 
 
 class Holdings:
@@ -75,8 +78,8 @@ class Holdings:
                 except FileExistsError:
                     # the same connection came before, and that duplicate, which had this number, is closed
                     self._epoll.modify(descriptor, _GONE)
-                except PermissionError:
-                    # no connection: epoll does not watch it, and the daemon has to let it go
+                except OSError:
+                    # epoll does not watch it, as it is no connection, say: the daemon has to let it go
                     del clients[descriptor]
         return refused
 
