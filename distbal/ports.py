@@ -113,6 +113,11 @@ class BalancePort(ClientPort):
 
     log = Logger()
 
+    @property
+    def words(self) -> str:
+        """What clients come by here, in words that outlive the process (handover.py reads them)."""
+        return f"balance {self.pool}"
+
     def hot(self, loop: HotLoop, descriptor: int, address: Any) -> None:
         """A new client, from the hot loop."""
         host, port = peer_of(address)
