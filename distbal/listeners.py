@@ -1,8 +1,8 @@
 """What the daemon listens on: opened from the file, and changed with it.
 
 Sockets are bound before anybody is served, so that a port in use stops the start with a sentence, and on a reload before
-anything else changes. Each is then served by the hot loop where it can be, else by the reactor. A socket that an earlier process
-listened on is taken over as it is: those who connected meanwhile wait in it.
+anything else changes. Each is then served by the hot loop where it can be, else by the reactor. A socket that an earlier
+process listened on is taken over as it is: those who connected meanwhile wait in it.
 """
 
 from __future__ import annotations
