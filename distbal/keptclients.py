@@ -44,6 +44,11 @@ class Turns:
         else:
             self._book.own(offset, turn)
 
+    def take_up(self, account: ledger.Account) -> None:
+        """An earlier process wrote this; it stays if the key waits still."""
+        self._where[account.address] = account.offset
+        self.note(account.address)
+
 
 class KeptClients:
     """Takes in the clients of one port.

@@ -37,7 +37,7 @@ class Opened:
 
     :ivar spec: what the file says.
     :ivar port: the number of its TCP port, also where the system chose it; 0 where it has none.
-    :ivar closed: called when it is listened on no more.
+    :ivar ident: by which a keeper knows it; 0 where there is none. ``closed``: called when it is listened on no more.
     :raises ListenError: it cannot be bound; the text is for the user.
     """
 
@@ -46,6 +46,7 @@ class Opened:
     def __init__(self, spec: Listener, sock: socket.socket | None = None) -> None:
         self.spec = spec
         self.port = 0
+        self.ident = 0
         self.closed: Callable[[], None] | None = None
         self._file: os.stat_result | None = None
         self._stop: Callable[[], object] | None = None

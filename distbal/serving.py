@@ -40,6 +40,7 @@ class Serving:
     :param changed: called when it may have turned out by which ports it is reached.
     :param keeping: who is to hold what clients have; None for nobody.
 
+    :ivar leases: where slots come from.
     :ivar loop: where clients are, that are no transports; None before the start, and where there can be none.
     :ivar turns: of fairness, as the ledger has them; None without a keeper.
     :ivar opened: what is listened on. Those that turn out not to be served are taken out, so that the next reload tries again.
@@ -64,7 +65,7 @@ class Serving:
     ) -> None:
         self.opened = opened
         self._reactor = reactor
-        self._leases = leases
+        self.leases = leases
         self._terms = terms
         self._complain = complain
         self._proxy = proxy
@@ -174,7 +175,7 @@ class Serving:
 
     def _hold(self, keeping: Keeping, opened: Opened) -> None:
         """Let the keeper have a listening socket."""
-        ident = keeping.new_id()
+        ident = opened.ident = keeping.new_id()
         key = f"{LISTENER_NOTE}{ident}"
         keeping.ledger.note(key, words(opened.spec).encode())
         keeping.hold(ident, Role.LISTENER, opened.descriptor)
@@ -208,14 +209,14 @@ class Serving:
         return succeed(None)
 
     def _balance_port(self, pool: str) -> BalancePort:
-        port = BalancePort(self._leases, self._terms, pool, self._complain, verbose=self._log_jobs)
+        port = BalancePort(self.leases, self._terms, pool, self._complain, verbose=self._log_jobs)
         self._ports.add(port)
         return port
 
     def _proxy_port(self, pool: str, speaks_first: str, half_close: str) -> ProxyPort:
         port = ProxyPort(
             self._proxy,
-            self._leases,
+            self.leases,
             self._terms,
             pool,
             self._complain,
