@@ -1,8 +1,9 @@
 """Clients, sessions and listening sockets that outlive the process: given to the next one, and taken up from the one before.
 
-A process that is upgraded gives away what it has (:func:`hand_over`), and its next image takes it up. One that crashed has given
-everything to its keeper while it lived, bit by bit. Taking up (:func:`take_up`) is the same for both: the ledger's accounts say
-what each descriptor is, and the sockets themselves say what no account can know, such as whether a grant was on its way.
+A process that is upgraded gives away what it has (:func:`hand_over`), and its next image takes it up. One that crashed has
+given everything to its keeper while it lived, bit by bit. Taking up (:class:`TakingUp`) is the same for both: the ledger's
+accounts say what each descriptor is, and the sockets themselves say what no account can know, such as whether a grant was on
+its way.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+
 from distbal import ledger
 from distbal.carried import CarriedTicket
 from distbal.inheritance import Inheritance
 from distbal.keeperwire import Key, Role
 from distbal.keptclients import KeptClient
-from distbal.leases import LocalLeases
 from distbal.ledger import Account, Ledger
 from distbal.listeners import Left, words
 from distbal.logs import Logger
-from distbal.notebook import read_notes
+from distbal.notebook import Notes, read_notes
 from distbal.ports import HotClient
 from distbal.requests import Request, Ticket
 from distbal.serving import LISTENER_NOTE, Serving
@@ -132,36 +133,36 @@ def left_sockets(left: Inheritance) -> Left:
 class TakingUp:
     """What was left, on its way to be this process's own.
 
-    :param left: with a ledger.
+    :param left: with a ledger, ``book``.
     """
 
-    def __init__(self, left: Inheritance, book: Ledger, leases: LocalLeases, serving: Serving) -> None:
+    def __init__(self, left: Inheritance, book: Ledger, serving: Serving) -> None:
         self._left = left
         self._book = book
-        self._leases = leases
         self._serving = serving
-        self._now = leases.now()
         self.came = TakenUp()
         self._tickets: list[tuple[CarriedTicket, object]] = []
         self._clients: dict[int, tuple[Account, HotClient]] = {}
 
-    def __call__(self) -> TakenUp:
-        """Take everything up: from when this returns, all of it goes on."""
+    def __call__(self) -> tuple[TakenUp, Notes]:
+        """Take everything up: from when this returns, all of it goes on. The notes have more that others may want."""
         accounts = self._book.accounts()
         turns = {one.address: one.ticket for one in accounts if one.kind == ledger.TURN}
         for account in accounts:
             if account.kind == ledger.CLIENT:
                 self._client(account)
-        hosts, totals = read_notes(self._book.read_notes())
-        carried = Carried(self._tickets, hosts, totals, turns)
-        taken = self._leases.take_up(carried)
+        notes = read_notes(self._book.read_notes())
+        for wrong in notes.wrong:
+            _log.error("{wrong}", wrong=wrong)
+        leases = self._serving.leases
+        taken = leases.take_up(Carried(self._tickets, notes.hosts, notes.totals, turns))
         for one in taken.left_out:
             _log.error("{ticket} cannot be taken up: {why}", ticket=one.ticket, why=one.why)
         for ident, (account, client) in self._clients.items():
             self._go_on(taken.tickets.get(ident), account, client)
         self._turns(accounts)
-        self._leases.deliver(taken.grants)
-        return self.came
+        leases.deliver(taken.grants)
+        return self.came, notes
 
     def _client(self, account: Account) -> None:
         descriptor = self._left.take(account.id, Role.CLIENT)
@@ -229,4 +230,4 @@ def _was_sent(descriptor: int) -> bool:
         sock.detach()
     if len(info) < _AT_SENT + _SENT.size:
         return False
-    return _NOT_SENT.unpack_from(info, _AT_NOT_SENT)[0] + _SENT.unpack_from(info, _AT_SENT)[0] > 0
+    return bool(_NOT_SENT.unpack_from(info, _AT_NOT_SENT)[0] + _SENT.unpack_from(info, _AT_SENT)[0])

@@ -15,7 +15,7 @@ from typing import Protocol, cast
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from distbal import evidence
+from distbal import evidence, takeup
 from distbal.health import Verdict
 from distbal.hosts import AdminState, Farm
 from distbal.logs import Logger
@@ -23,6 +23,7 @@ from distbal.outcomes import Outcome, Traffic
 from distbal.requests import Lease, Request, Ticket
 from distbal.scheduler import Scheduler
 from distbal.snapshot import Snapshot
+from distbal.takeup import Carried, TakenUp
 
 #: a timer that is late by this much harms nobody, and rounding must not wake us too early
 _TIMER_SLACK = 0.001
@@ -135,8 +136,12 @@ class LocalLeases:
 
     def heard(self, name: str, source: str) -> bool:
         """Whether anything that this source said of the host holds now."""
+        return self.verdict(name, source) is not None
+
+    def verdict(self, name: str, source: str) -> Verdict | None:
+        """What this source said of the host, as far as it holds; None also where there is no such host."""
         host = self.scheduler.hosts.get(name)
-        return host is not None and host.health.verdict(source) is not None
+        return None if host is None else host.health.verdict(source)
 
     def propose_slots(self, name: str, slots: int) -> bool:
         """A host says how many jobs it runs at once: whether that was news. Nothing happens when it is not in the file."""
@@ -186,6 +191,20 @@ class LocalLeases:
         """Another farm, from a reloaded file."""
         self._deliver(self.scheduler.configure(farm, self._seconds()))
         self._set_timer()
+
+    def now(self) -> float:
+        """The clock by which all of this goes."""
+        return self._seconds()
+
+    def take_up(self, carried: Carried) -> TakenUp:
+        """Go on with what an earlier process had (takeup.py). Deliver its grants when the holders can hear of them."""
+        taken = takeup.take_up(self.scheduler, carried, self._seconds())
+        self._set_timer()
+        return taken
+
+    def deliver(self, grants: Iterable[Lease]) -> None:
+        """Tell the holders of these leases."""
+        self._deliver(grants)
 
     def snapshot(self, *, leases: bool = True) -> Snapshot:
         return self.scheduler.snapshot(self._seconds(), leases=leases)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
@@ -52,6 +53,7 @@ class Opened:
         self._stop: Callable[[], object] | None = None
         self._sock = sock
         self._is_served = False
+        self._port: IListeningPort | None = None
         if spec.at.kind == "tcp":
             if self._sock is None:
                 relay, deferred = _carries(spec)
@@ -110,6 +112,12 @@ class Opened:
             raise ListenError(f"cannot listen on {self.spec.at}: {why}") from failure.value
 
         return maybeDeferred(_listen, reactor, self.spec.at.description, factory).addCallbacks(listens, cannot)
+
+    def pause(self, paused: bool) -> None:
+        """Let those who connect to a Twisted endpoint wait, or take them in again; of a socket of ours nothing changes."""
+        port = self._port
+        if isinstance(port, tcp.Port):
+            (port.stopReading if paused else port.startReading)()
 
     def close(self) -> Deferred[object]:
         """Listen no more. Connections that came by it stay."""

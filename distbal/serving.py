@@ -132,6 +132,11 @@ class Serving:
     def _port(self, came_by: str) -> ClientPort | None:
         return next((port for port in self._ports if port.words == came_by), None)
 
+    def pause_endpoints(self, paused: bool) -> None:
+        """Take in nobody, for now, who comes by a Twisted endpoint: whoever connects waits."""
+        for opened in self.opened:
+            opened.pause(paused)
+
     @property
     def carried_by_transports(self) -> int:
         """Clients and sessions with jobs that cannot go on in another process."""
