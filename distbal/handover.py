@@ -22,7 +22,7 @@ from distbal.keptclients import KeptClient
 from distbal.ledger import Account, Ledger
 from distbal.listeners import Left, words
 from distbal.logs import Logger
-from distbal.notebook import Notes, read_notes
+from distbal.notebook import Notes
 from distbal.ports import HotClient
 from distbal.requests import Request, Ticket
 from distbal.serving import LISTENER_NOTE, Serving
@@ -134,26 +134,26 @@ class TakingUp:
     """What was left, on its way to be this process's own.
 
     :param left: with a ledger, ``book``.
+    :param notes: those of the ledger.
     """
 
-    def __init__(self, left: Inheritance, book: Ledger, serving: Serving) -> None:
+    def __init__(self, left: Inheritance, book: Ledger, notes: Notes, serving: Serving) -> None:
         self._left = left
+        self._notes = notes
         self._book = book
         self._serving = serving
         self.came = TakenUp()
         self._tickets: list[tuple[CarriedTicket, object]] = []
         self._clients: dict[int, tuple[Account, HotClient]] = {}
 
-    def __call__(self) -> tuple[TakenUp, Notes]:
-        """Take everything up: from when this returns, all of it goes on. The notes have more that others may want."""
+    def __call__(self) -> TakenUp:
+        """Take everything up: from when this returns, all of it goes on."""
         accounts = self._book.accounts()
         turns = {one.address: one.ticket for one in accounts if one.kind == ledger.TURN}
         for account in accounts:
             if account.kind == ledger.CLIENT:
                 self._client(account)
-        notes = read_notes(self._book.read_notes())
-        for wrong in notes.wrong:
-            _log.error("{wrong}", wrong=wrong)
+        notes = self._notes
         leases = self._serving.leases
         taken = leases.take_up(Carried(self._tickets, notes.hosts, notes.totals, turns))
         for one in taken.left_out:
@@ -161,8 +161,9 @@ class TakingUp:
         for ident, (account, client) in self._clients.items():
             self._go_on(taken.tickets.get(ident), account, client)
         self._turns(accounts)
+        leases.scheduler.history.take_up(notes.history)
         leases.deliver(taken.grants)
-        return self.came, notes
+        return self.came
 
     def _client(self, account: Account) -> None:
         descriptor = self._left.take(account.id, Role.CLIENT)

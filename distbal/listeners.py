@@ -66,8 +66,8 @@ class Opened:
 
     @property
     def is_socket(self) -> bool:
-        """Whether there is a socket that the hot loop can serve (not so for Twisted endpoints)."""
-        return self._sock is not None
+        """Whether there is a socket to be served, by the hot loop if need be (not so for Twisted endpoints)."""
+        return self._sock is not None and not self._is_served
 
     @property
     def descriptor(self) -> int:
@@ -195,10 +195,11 @@ class Left:
                 return
 
 
-def open_all(specs: Iterable[Listener], left: Left | None = None) -> list[Opened]:
+def open_all(specs: Iterable[Listener], left: Left | None = None, *, leniently: bool = False) -> list[Opened]:
     """Bind all of them or, with a ListenError, none. What nobody asked for, and cannot be had, is done without.
 
     :param left: those that an earlier process left are used first; what of them is not wanted is closed.
+    :param leniently: do without all that cannot be had: jobs of an earlier process are to go on.
     """
     specs = list(specs)
     there = {} if left is None else left.sort(specs)
@@ -208,9 +209,10 @@ def open_all(specs: Iterable[Listener], left: Left | None = None) -> list[Opened
             try:
                 opened.append(Opened(spec, there.pop(place, None)))
             except ListenError as error:
-                if not spec.optional:
+                if not (spec.optional or leniently):
                     raise
-                Opened.log.warn("{reason}; distbal does without it (listen.{kind})", reason=str(error), kind=spec.kind)
+                log = Opened.log.warn if spec.optional else Opened.log.error
+                log("{reason}; distbal does without it (listen.{kind})", reason=str(error), kind=spec.kind)
     except ListenError:
         for one in opened:
             one.close()

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -26,7 +26,7 @@ from distbal.keeping import Keeping
 from distbal.ledger import Ledger
 from distbal.logs import Logger
 from distbal.monitors.rounds import Rounds
-from distbal.notebook import Notebook
+from distbal.notebook import Notebook, Notes
 from distbal.saver import Kept
 from distbal.serving import Serving
 
@@ -41,7 +41,8 @@ class Succession:
 
     :param left: what the process before left to this one.
     :param keeping: to the keeper; None where there is none.
-    :param serving, monitors, kept, notebook: whose all of it is.
+    :param serving, monitors, kept: whose all of it is.
+    :param noting: makes a notebook that writes by this, where those of these keys are there already.
     :param text: hosts.yaml as it was last taken in.
     :param part: lets everybody go whose connection carries no job and cannot be handed on; each fires when it has gone.
     :param resume: begins again what ``prepare_to_hand_over`` ended.
@@ -59,7 +60,7 @@ class Succession:
         serving: Serving,
         monitors: Rounds,
         kept: Kept,
-        notebook: Notebook,
+        noting: Callable[[Callable[[str, bytes], None], Iterable[str]], Notebook],
         *,
         text: Callable[[], str],
         part: Callable[[], list[Deferred[Any]]],
@@ -71,7 +72,8 @@ class Succession:
         self._serving = serving
         self._monitors = monitors
         self._kept = kept
-        self._notebook = notebook
+        self._noting = noting
+        self._notebook: Notebook | None = None
         self._text = text
         self._part = part
         self._resume = resume
@@ -79,12 +81,20 @@ class Succession:
 
     # -- taking up
 
-    def take_up(self) -> None:
-        """Go on with what was left. All ports are served by now, and nobody of them has been accepted."""
+    @property
+    def goes_on(self) -> bool:
+        """Whether there are clients or sessions of an earlier process: then nothing is a reason to end."""
+        return self.came != TakenUp()
+
+    def take_up(self, notes: Notes) -> None:
+        """Go on with what was left. All ports are served by now, and nobody has been accepted.
+
+        :param notes: those of the ledger.
+        """
         left, keeping = self._left, self._keeping
         book = left.ledger
         if book is not None:
-            self.came = TakingUp(left, book, self._serving, self._notebook)()
+            self.came = TakingUp(left, book, notes, self._serving)()
             self.log.info("taken up: {came}", came=self.came)
             if keeping is None:
                 book.close()
@@ -100,7 +110,8 @@ class Succession:
             if book is None:
                 keeping.hold_ledger()
             self.note_file()
-            self._notebook.start(keeping.ledger.note)
+            self._notebook = self._noting(keeping.ledger.note, keeping.ledger.read_notes())
+            self._notebook.start()
             keeping.start()
         left.close()
 
@@ -108,6 +119,14 @@ class Succession:
         """Another file was taken in: the next process goes by that one, should the file be damaged by then."""
         if self._keeping is not None:
             self._keeping.ledger.note(FILE_NOTE, self._text().encode())
+
+    def stop(self) -> None:
+        """The service stops, as somebody wished: nothing goes on after it."""
+        if self._notebook is not None:
+            self._notebook.stop()
+        if self._keeping is not None:
+            self._keeping.stopping()
+            self._keeping.stop()
 
     # -- giving away: upgrade.HandsOver
 
@@ -179,7 +198,8 @@ class Succession:
         keeping = self._keeping
         if keeping is not None:
             keeping.flush()
-            self._notebook.write_all(keeping.ledger.note)
+            if self._notebook is not None:
+                self._notebook.write_all()
         self.log.info("distbal leaves, and all goes on in the next process")
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
@@ -196,7 +216,7 @@ class Succession:
             book = keeping.ledger
             given = handover.hand_over(book, self._serving, keeping.new_id, kept=True)
         book.note(FILE_NOTE, self._text().encode())
-        self._notebook.write_all(book.note)
+        (self._notebook or self._noting(book.note, ())).write_all()
         # what was noted may have moved them
         given[0, Role.LEDGER], given[0, Role.NOTES] = book.slots, book.notes
         return book, given
