@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, ClassVar, cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThread
 from twisted.python import usage
@@ -26,6 +26,7 @@ from distbal.complaints import Complaints
 from distbal.config import DEFAULT_PATH
 from distbal.decisions import Decisions
 from distbal.errors import ConfigError, DistbalError, ListenError, describe
+from distbal.execing import UpgradeError
 from distbal.export import exported
 from distbal.frontends import Frontends
 from distbal.hosts import Farm
@@ -45,6 +46,7 @@ from distbal.saver import Kept, keep
 from distbal.scheduler import Scheduler
 from distbal.serving import Serving
 from distbal.spells import Spells
+from distbal.upgrade import Going
 
 
 class Options(usage.Options):
@@ -233,6 +235,10 @@ class BalancerService(Service):
     def log_jobs(self, each: bool) -> None:
         """Whether each job is logged."""
         self.serving.log_jobs(each)
+
+    def upgrade(self) -> Deferred[Going]:
+        """Go on as other code, without an end."""
+        return fail(UpgradeError("this distbal hands nothing over: restart it"))
 
     def _ask_hosts(self, farm: Farm) -> None:
         """Let the monitors ask the hosts of this farm."""
