@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from distbal import __version__, keeperwire
 from distbal.errors import DistbalError
@@ -47,7 +48,7 @@ class Inheritance:
     :ivar version: the distbal of the process before; "" where that is not known.
     """
 
-    began: str = "start"
+    began: Literal["start", "upgrade"] = "start"
     descriptors: dict[Key, int] = field(default_factory=dict)
     ledger: Ledger | None = None
     channel: socket.socket | None = None

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 #: what can go wrong, and the extension points: known to everybody, know nobody
 BASE = {"distbal", "distbal.errors", "distbal.interfaces"}
-#: what composes the rest
-SERVICE = {"distbal.service"}
+#: what composes the rest, and what loads it to see whether it can be composed
+SERVICE = {"distbal.service", "distbal.trial"}
 #: what people and programs run
 OUTSIDE = {
     *("distbal.cli", "distbal.__main__", "distbal.status", "distbal.verbcommand", "distbal.completion", "distbal.terminal"),
-    *("distbal.adminclient", "distbal.top", "distbal.topmodel", "distbal.toplayout"),
+    *("distbal.adminclient", "distbal.top", "distbal.topmodel", "distbal.toplayout", "distbal.upgraded"),
 }
 #: what people's programs and the daemon share: words and tables, of the standard library alone
 SHARED = {
