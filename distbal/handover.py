@@ -125,11 +125,13 @@ def left_sockets(left: Inheritance) -> Left:
     found = []
     for key, note in left.ledger.read_notes().items():
         if key.startswith(LISTENER_NOTE):
-            ident = key.removeprefix(LISTENER_NOTE)
-            descriptor = left.take(int(ident) if ident.isdecimal() else 0, Role.LISTENER)
-            # what is noted anew is noted under another number
+            number = key.removeprefix(LISTENER_NOTE)
+            ident = int(number) if number.isdecimal() else 0
+            descriptor = left.take(ident, Role.LISTENER)
+            # those that stay are noted anew
             left.ledger.note(key, b"")
             if descriptor >= 0:
+                left.renumbered.append((ident, Role.LISTENER))
                 found.append((note.decode(errors="replace"), socket.socket(fileno=descriptor)))
     return Left(found)
 

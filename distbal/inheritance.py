@@ -45,6 +45,7 @@ class Inheritance:
     :ivar channel: to the keeper; None without one.
     :ivar keeper: what it said of itself.
     :ivar since: when the process before stopped serving, in seconds of CLOCK_MONOTONIC; None where it did not say.
+    :ivar renumbered: what the keeper has under another number from now on, and need not hold under this one.
     :ivar version: the distbal of the process before; "" where that is not known.
     """
 
@@ -54,6 +55,7 @@ class Inheritance:
     channel: socket.socket | None = None
     keeper: Keeper | None = None
     since: float | None = None
+    renumbered: list[Key] = field(default_factory=list)
     version: str = ""
 
     def take(self, ident: int, role: int) -> int:
