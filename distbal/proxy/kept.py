@@ -7,7 +7,6 @@ afterwards. And a lease is no longer in the account by the time it goes back, so
 
 from __future__ import annotations
 
-import os
 import select
 from typing import TYPE_CHECKING
 
@@ -25,8 +24,8 @@ from distbal.proxy.splice import available
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from distbal.loop import HotLoop
     from distbal.lookup import Place
+    from distbal.loop import HotLoop
     from distbal.proxy.port import ProxyPort
     from distbal.requests import Lease, Ticket
 
@@ -109,7 +108,7 @@ class KeptSession(LastingSession):
             ledger.SESSION,
             ledger.QUIET,
             ident,
-            listener=self.port.listener,
+            listener=self.port.words,
             address=self.address,
             peer_port=self.peer_port,
         )
@@ -192,7 +191,7 @@ class KeptSession(LastingSession):
         super().connect(place)
         if self._server >= 0:
             self._on_its_way = True
-            self._keeping.hold(self.id, _SERVER, self._server, self)
+            self._keeping.hold_instead(self.id, _SERVER, self._server, self)
 
     def _connected(self, events: int) -> None:
         if self._on_its_way and not events & _FAILED:

@@ -153,9 +153,14 @@ class Lender:
         return pipe
 
     def pass_a_byte(self, source: int, pipe: KeptPipe) -> int:
-        """Read one byte that is there and write it into the pipe; how many that was. Should this be all that is done, ever,
-        then the account says that a byte may be missing."""
+        """Read one byte that is there, and write it into the pipe; how many that was.
+
+        Should this process end in between, then the account says that a byte may be missing.
+        """
         self._own(pipe.offset, self._session, self._flags | MARKED)
-        count = os.write(pipe.write, os.read(source, 1))
+        try:
+            count = os.write(pipe.write, os.read(source, 1))
+        except OSError:
+            count = -1
         self._own(pipe.offset, self._session, self._flags)
         return count

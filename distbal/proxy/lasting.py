@@ -79,7 +79,7 @@ class LastingSession(SpliceSession):
             ledger.SESSION,
             _TO_ACCOUNT[state],
             ident,
-            listener=self.port.listener,
+            listener=self.port.words,
             host="" if lease is None else lease.host_name,
             flags=(SAID_UP if said_up else 0) | (SAID_DOWN if self.down.over else 0),
             error=self._error,

@@ -48,6 +48,7 @@ class Proxy:
         self.clock = clock
         self.seconds: Callable[[], float] = clock.seconds
         self.lookup = lookup
+        self.keeping = keeping
         self.pipes: Pipes
         self.kind: type[LastingSession]
         if keeping is None:
@@ -81,7 +82,6 @@ class ProxyPort(ClientPort):
     :param proxy: what it shares with the others.
     :param server_first: the service is one whose server speaks first: a lease is asked for when a client connects.
     :param passes: the service is one where a client may end its side and go on listening: that is passed on to the server.
-    :param listener: what accounts name it by.
     """
 
     log = Logger()
@@ -97,7 +97,6 @@ class ProxyPort(ClientPort):
         server_first: bool = False,
         passes: bool = False,
         verbose: bool = False,
-        listener: str = "",
     ) -> None:
         super().__init__(leases, terms, pool, complain, verbose=verbose)
         self.server_first = server_first
@@ -107,7 +106,6 @@ class ProxyPort(ClientPort):
         self.lookup = proxy.lookup
         self.pipes = proxy.pipes
         self.kind = proxy.kind
-        self.listener = listener
         #: called with the fairness key of one that begins to wait, or waits no more, where that has to be written down
         self.noted: Callable[[str], None] = _nothing
         self.young = proxy.young

@@ -14,16 +14,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from distbal import listening
+from distbal.carried import CarriedTicket
 from distbal.keeperwire import Role
-from distbal.ledger import PIPE, SESSION, Account
+from distbal.ledger import CONNECTING, PIPE, RELAYING, SESSION, WAITING, Account
+from distbal.logs import Logger
 from distbal.proxy.keptpipes import MARKED
 from distbal.proxy.lasting import CUT, LastingSession
 from distbal.proxy.pipes import Pipe
+from distbal.requests import Request
 
 if TYPE_CHECKING:
     from distbal.keeping import Keeping
     from distbal.loop import HotLoop
     from distbal.proxy.port import Proxy, ProxyPort
+
+_log = Logger()
 
 _ROLES = frozenset({Role.SESSION_CLIENT, Role.SESSION_SERVER, Role.PIPE_READ, Role.PIPE_WRITE})
 
@@ -51,16 +56,15 @@ def take_up(
     loop: HotLoop,
     accounts: Iterable[Account],
     descriptors: Descriptors,
-    port_of: Callable[[str], ProxyPort | None],
-    keeping: Keeping | None = None,
+    port_of: Callable[[str], ProxyPort],
 ) -> TakenUp:
     """Make sessions of what an earlier process left.
 
     :param accounts: all that there are; those that are no session's and no pipe's are passed over.
     :param descriptors: those that are a session's or a pipe's are taken out; what belongs to nobody is closed.
-    :param port_of: the port that has this name in accounts; None where it is not to be had: its sessions are ended.
-    :param keeping: where there is a keeper: the ledger and the descriptors are its, and what is over is let go of there.
+    :param port_of: the port that has these words in accounts; ValueError where it cannot be had: its sessions are ended.
     """
+    keeping = proxy.keeping
     accounts = list(accounts)
     pipes = _take_up_pipes(proxy, [account for account in accounts if account.kind == PIPE], descriptors, keeping)
     taken = TakenUp()
@@ -69,8 +73,8 @@ def take_up(
             continue
         client = descriptors.pop((account.id, Role.SESSION_CLIENT), -1)
         server = descriptors.pop((account.id, Role.SESSION_SERVER), -1)
-        port = port_of(account.listener)
-        if client < 0 or port is None or account.flags & CUT:
+        port = None if client < 0 or account.flags & CUT else _port(port_of, account)
+        if port is None:
             (taken.missing if client < 0 else taken.ended).append(account)
             _end(account, client, server, keeping)
             continue
@@ -88,6 +92,24 @@ def take_up(
         if keeping is not None:
             keeping.let_go(*key)
     return taken
+
+
+def ticket_of(account: Account, session: LastingSession) -> CarriedTicket | None:
+    """The ticket that a session has, for the scheduler; None where it has none."""
+    if account.state not in (WAITING, CONNECTING, RELAYING):
+        return None
+    address = account.address
+    request = Request(address, account.peer_port, address, session.port.pool, (), account.job, account.since)
+    host = "" if account.state == WAITING else account.host
+    return CarriedTicket(account.ticket, request, account.asked, host, account.granted)
+
+
+def _port(port_of: Callable[[str], ProxyPort], account: Account) -> ProxyPort | None:
+    try:
+        return port_of(account.listener)
+    except ValueError as error:
+        _log.error("a session cannot be taken up: {why}", why=str(error))
+        return None
 
 
 def _take_up_pipes(
