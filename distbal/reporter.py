@@ -13,6 +13,7 @@ from distbal import __version__
 from distbal.decisions import Decision, Decisions
 from distbal.health import FULL_WEIGHT, Verdict
 from distbal.history import Attempt, Job, attempt
+from distbal.inside import Inside
 from distbal.leases import LocalLeases
 from distbal.monitors.rounds import Rounds
 from distbal.monitors.watch import WatchState
@@ -23,6 +24,7 @@ from distbal.report import (
     Differs,
     HostReport,
     HostsReport,
+    InsideReport,
     JobReport,
     JobsReport,
     Monitored,
@@ -63,6 +65,7 @@ class Figures:
     :ivar counts: totals since the start, as a snapshot has them; ``waits``: how long those waited that were granted a slot.
     :ivar lent: slots that are lent; ``waiting``: clients that wait; ``longest_wait``: seconds that the longest has waited.
     :ivar policy: which host gets a job; ``order``: which waiter is next.
+    :ivar inside: how the daemon itself is; ``lags``: all looks at the event loop's lag.
     """
 
     hosts: tuple[HostState, ...]
@@ -74,6 +77,8 @@ class Figures:
     longest_wait: float
     policy: str
     order: str
+    inside: InsideReport
+    lags: Histogram
 
 
 class Reporter:
@@ -82,6 +87,7 @@ class Reporter:
     :param seconds: the scheduler's clock.
     :param wall: seconds since 1970.
     :param decisions: what people decided, now.
+    :param inside: how the daemon itself is.
     :param ports: where the daemon listens, now: addresses by the kind of listener.
     """
 
@@ -92,6 +98,7 @@ class Reporter:
         *,
         seconds: Callable[[], float],
         wall: Callable[[], float],
+        inside: Inside,
         decisions: Callable[[], Decisions] = Decisions,
         ports: Callable[[], dict[str, list[str]]] = dict,
     ) -> None:
@@ -100,6 +107,7 @@ class Reporter:
         self._seconds = seconds
         self._wall = wall
         self._decisions = decisions
+        self._inside = inside
         self._ports = ports
         self._started = seconds()
 
@@ -133,6 +141,8 @@ class Reporter:
             longest_wait=0.0 if first is None else max(0.0, self._seconds() - first),
             policy=scheduler.farm.policy,
             order=scheduler.farm.order,
+            inside=self._inside.report(),
+            lags=self._inside.lags(),
         )
 
     def sight(self) -> Sight:
@@ -163,6 +173,7 @@ class Reporter:
             "totals": {**totals(snapshot), "used": self._leases.scheduler.lent},
             "counts": snapshot.counts,
             "ports": self._ports(),
+            "inside": self._inside.report(),
             "waiters": [client_report(waiter, snapshot.at) for waiter in snapshot.waiters],
         }
 

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from distbal import config, descriptors, logs, monitorconfig
 from distbal.admin import Admin, Who
+from distbal.bugs import bugs
 from distbal.changes import Changes
 from distbal.complaints import Complaints
 from distbal.config import DEFAULT_PATH
@@ -29,6 +30,7 @@ from distbal.errors import ConfigError, DistbalError, ListenError, describe
 from distbal.export import exported
 from distbal.frontends import Frontends
 from distbal.hosts import Farm
+from distbal.inside import Inside
 from distbal.leases import LocalLeases
 from distbal.listeners import Opened, open_all, sort_out
 from distbal.logs import Logger
@@ -114,11 +116,13 @@ class BalancerService(Service):
         self.monitors = Rounds(self.leases, Surroundings(reactor, lookup, Slots(self.leases)))
         self._kept = kept
         self._state = loaded.settings.state
+        self._inside = Inside(clock, lambda: self.serving.free())  # noqa: PLW0108 (it is made below)
         self.reporter = Reporter(
             self.leases,
             self.monitors,
             seconds=clock.seconds,
             wall=time.time,
+            inside=self._inside,
             decisions=lambda: self.admin.overlay.decisions,
             ports=lambda: self.serving.places(),  # noqa: PLW0108 (it is made below)
         )
@@ -167,6 +171,7 @@ class BalancerService(Service):
         if reasons := self.serving.start():
             # the daemon does not come up half
             raise CannotStart("\n".join(f"distbal: {reason}" for reason in reasons))
+        self._inside.start()
         self._kept.look()
         self._signal_before = signal.signal(signal.SIGHUP, self._hang_up)
         farm = self.leases.scheduler.farm
@@ -201,7 +206,11 @@ class BalancerService(Service):
             " queue.wait: {refused}",
             **self.leases.scheduler.counts,
         )
-        return DeferredList(closed)
+        return DeferredList(closed).addBoth(self._end)
+
+    def _end(self, result: Any) -> Any:
+        self._inside.stop()
+        return result
 
     # -- what the verbs need (admin.Daemon)
 
@@ -252,7 +261,7 @@ class BalancerService(Service):
 
     def _cannot_read(self, failure: Failure) -> bool:
         if not isinstance(failure.value, ConfigError):
-            self.log.failure("{path} could not be read, by a bug", failure, path=self.path)
+            bugs.met("reload", self.log, "{path} could not be read, by a bug", failure, path=self.path)
             self._refusal = [f"{self.path} could not be read, by a bug: the log tells more"]
             return False
         return self._refuse([describe(self.path, mistake) for mistake in failure.value.mistakes])
@@ -320,7 +329,10 @@ class BalancerService(Service):
     def _reload_if_none_waits(self) -> None:
         # one that has yet to begin will read what is there now
         if not self._reloading.waiting:
-            self.reload().addCallback(self._hung_up)
+            self.reload().addCallbacks(self._hung_up, self._met_bug)
+
+    def _met_bug(self, failure: Failure) -> None:
+        bugs.met("reload", self.log, "{path} could not be taken in, by a bug", failure, path=self.path)
 
     def _hung_up(self, taken: bool) -> None:
         if taken:

@@ -70,7 +70,13 @@ class Serving:
         """Serve what is open; why some cannot be served, as far as it shows at once."""
         if loop.available:
             self._loop = HotLoop(self._reactor, self._reactor, self._room)
+            # all that it complains of is that there are too many
+            self._loop.complain = Complaints(self._loop.log, self._reactor.seconds, bound="clients")
         return self.serve(self.opened)
+
+    def free(self) -> int | None:
+        """For how many descriptors of clients there is room now; None where the reactor takes them in."""
+        return None if self._loop is None else self._loop.free()
 
     def stop(self) -> list[Deferred[object]]:
         """Listen no more, and let everybody go."""

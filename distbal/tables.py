@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from distbal import insidewords
 from distbal.columns import BOLD, age, coloured, cut, day_and_time, finished, many, names, place, safe, table
 from distbal.hosttables import clients_lines, crowd, host_lines, hosts_lines
 from distbal.verbs import Verb
@@ -80,6 +81,10 @@ def _totals(status: Answer) -> _Lines:
         lines.append(f"since the start: {', '.join(told)}")
     if ports:
         lines.append(f"listens: {', '.join(ports)}")
+    # a daemon of an earlier version knows nothing of it
+    if inside := status.get("inside"):
+        known = [part for part in (insidewords.lag(inside), insidewords.room(inside)) if part]
+        lines += [f"event loop: {'; '.join(known)}", *insidewords.troubles(inside)]
     return lines
 
 

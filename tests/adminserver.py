@@ -89,6 +89,7 @@ def main(path: str, name: str) -> None:
 
     from distbal import verbs
     from distbal.admin import Admin, Who
+    from distbal.inside import Inside
     from distbal.leases import LocalLeases
     from distbal.lookup import Lookup
     from distbal.monitors.kit import Surroundings
@@ -111,6 +112,7 @@ def main(path: str, name: str) -> None:
                 self.rounds,
                 seconds=reactor.seconds,
                 wall=time.time,
+                inside=Inside(reactor),
                 decisions=lambda: self.admin.overlay.decisions,
                 ports=lambda: {"balance": ["0.0.0.0:5656"], "admin": [f"unix:{path}"]},
             )

@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from distbal.bugs import bugs
 from distbal.complaints import Complaints
 from distbal.deadlines import Deadlines
 from distbal.leases import LeaseSource
@@ -43,10 +44,10 @@ class Proxy:
         self.lookup = lookup
         self.pipes = Pipes(clock.seconds)
         self._reserved = False
-        self.young: Deadlines[Session] = Deadlines(clock, CONNECT_TIME, lambda session: session.aged())
-        self.parting: Deadlines[Session] = Deadlines(clock, PARTING_TIME, lambda session: session.parted())
-        self.stalled: Deadlines[Session] = Deadlines(clock, STALL_TIME, lambda session: session.stalled())
-        self.unheard: Deadlines[Session] = Deadlines(clock, LOOK_TIME, lambda session: session.listen_in())
+        self.young: Deadlines[Session] = Deadlines(clock, CONNECT_TIME, _alone(lambda session: session.aged()))
+        self.parting: Deadlines[Session] = Deadlines(clock, PARTING_TIME, _alone(lambda session: session.parted()))
+        self.stalled: Deadlines[Session] = Deadlines(clock, STALL_TIME, _alone(lambda session: session.stalled()))
+        self.unheard: Deadlines[Session] = Deadlines(clock, LOOK_TIME, _alone(lambda session: session.listen_in()))
         self.deadlines = (self.young, self.parting, self.stalled, self.unheard)
 
     def reserve(self, loop: HotLoop) -> None:
@@ -151,6 +152,19 @@ class ProxyPort(ClientPort):
         """A session ended."""
         for deadlines in self._deadlines:
             deadlines.discard(session)
+
+
+def _alone(late: Callable[[Session], None]) -> Callable[[Session], None]:
+    """The same; a bug in it ends the session that it met, which would have no other deadline."""
+
+    def tell(session: Session) -> None:
+        try:
+            late(session)
+        except Exception:  # noqa: BLE001 (whatever it is, the slot comes back)
+            bugs.met("session", ProxyPort.log, "a session met a bug at a deadline; it is ended")
+            session.fail()
+
+    return tell
 
 
 def _at_once(call: Callable[[], None]) -> None:
