@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
+from distbal.bugs import bugs
 from distbal.changes import Changes
 from distbal.decisions import Decisions
 from distbal.errors import DistbalError
@@ -71,7 +72,7 @@ class Saver:
             why = str(failure.value)
             self.log.error("what was decided cannot be kept: {why}", why=why)
             return why
-        self.log.failure("what was decided cannot be kept, by a bug", failure)
+        bugs.met("command", self.log, "what was decided cannot be kept, by a bug", failure)
         return "of a bug: the log tells more"
 
     def _written(self, why_not: str) -> None:

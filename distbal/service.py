@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 
 from distbal import __version__, config, descriptors, execing, handover, logs, monitorconfig
 from distbal.admin import Admin, Who
+from distbal.bugs import bugs
 from distbal.changes import Changes
 from distbal.complaints import Complaints
 from distbal.config import DEFAULT_PATH
@@ -33,6 +34,7 @@ from distbal.export import exported
 from distbal.frontends import Frontends
 from distbal.hosts import Farm
 from distbal.inheritance import Inheritance, inherited
+from distbal.inside import Inside
 from distbal.keeperwire import Role
 from distbal.keeping import Keeping
 from distbal.leases import LocalLeases
@@ -134,11 +136,13 @@ class BalancerService(Service):
         self.monitors = Rounds(self.leases, Surroundings(reactor, lookup, self._slots))
         self._kept = kept
         self._state = loaded.settings.state
+        self._inside = Inside(clock, lambda: self.serving.free())  # noqa: PLW0108 (it is made below)
         self.reporter = Reporter(
             self.leases,
             self.monitors,
             seconds=clock.seconds,
             wall=time.time,
+            inside=self._inside,
             decisions=lambda: self.admin.overlay.decisions,
             ports=lambda: self.serving.places(),  # noqa: PLW0108 (it is made below)
         )
@@ -215,6 +219,7 @@ class BalancerService(Service):
         for wrong in self._came.wrong:
             self.log.error("{wrong}", wrong=wrong)
         self._tell_image()
+        self._inside.start()
         self._kept.look()
         self._upgrader.start()
         self._reactor.callWhenRunning(execing.unblock)
@@ -254,7 +259,11 @@ class BalancerService(Service):
             " queue.wait: {refused}",
             **self.leases.scheduler.counts,
         )
-        return DeferredList(closed)
+        return DeferredList(closed).addBoth(self._end)
+
+    def _end(self, result: Any) -> Any:
+        self._inside.stop()
+        return result
 
     # -- what the verbs need (admin.Daemon)
 
@@ -321,7 +330,7 @@ class BalancerService(Service):
 
     def _cannot_read(self, failure: Failure) -> bool:
         if not isinstance(failure.value, ConfigError):
-            self.log.failure("{path} could not be read, by a bug", failure, path=self.path)
+            bugs.met("reload", self.log, "{path} could not be read, by a bug", failure, path=self.path)
             self._refusal = [f"{self.path} could not be read, by a bug: the log tells more"]
             return False
         return self._refuse([describe(self.path, mistake) for mistake in failure.value.mistakes])
@@ -390,7 +399,10 @@ class BalancerService(Service):
     def _reload_if_none_waits(self) -> None:
         # one that has yet to begin will read what is there now
         if not self._reloading.waiting:
-            self.reload().addCallback(self._hung_up)
+            self.reload().addCallbacks(self._hung_up, self._met_bug)
+
+    def _met_bug(self, failure: Failure) -> None:
+        bugs.met("reload", self.log, "{path} could not be taken in, by a bug", failure, path=self.path)
 
     def _hung_up(self, taken: bool) -> None:
         if taken:
