@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from distbal import listening
+from distbal import endpointkeys, listening
 from distbal.acceptor import Acceptor
 from distbal.errors import ListenError
 from distbal.listenspec import Listener
@@ -54,6 +54,8 @@ class Opened:
             mode = listening.CLIENTS_MODE if spec.kind in FOR_ALL else listening.ADMIN_MODE
             self._sock = listening.listen_unix(spec.at.path, mode)
             self._file = Path(spec.at.path).stat()
+        else:
+            endpointkeys.check(spec.at.description)
 
     @property
     def is_socket(self) -> bool:

@@ -126,6 +126,7 @@ def tls_endpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     encoding = serialization.Encoding.PEM
     form = serialization.PrivateFormat.PKCS8
     file: Path = tmp_path_factory.mktemp("tls") / "both.pem"
+    file.touch(0o600)
     file.write_bytes(
         key.private_bytes(encoding, form, serialization.NoEncryption())
         + builder.sign(key, hashes.SHA256()).public_bytes(encoding)
