@@ -24,6 +24,7 @@ from distbal.errors import ListenError
 from distbal.listenspec import Listener
 from distbal.logs import Logger
 from distbal.loop import HotLoop
+from distbal.strangers import Door
 
 #: what anybody on this machine may use by a Unix socket; the rest changes something, and is for the owner and the group
 FOR_ALL = ("balance", "status", "proxy", "web")
@@ -155,5 +156,5 @@ def sort_out(opened: list[Opened], specs: Iterable[Listener]) -> tuple[list[Open
 
 def _listen(reactor: Any, description: str, factory: Factory) -> Deferred[IListeningPort]:
     endpoint: IStreamServerEndpoint = serverFromString(reactor, description)  # type: ignore[no-untyped-call]
-    listens: Deferred[IListeningPort] = endpoint.listen(factory)
+    listens: Deferred[IListeningPort] = endpoint.listen(Door(factory))
     return listens
