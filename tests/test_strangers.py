@@ -5,6 +5,7 @@ The strangers are on this machine: they come from 127.0.0.2, or by IPv6, and onl
 
 from __future__ import annotations
 
+import json
 import stat
 from pathlib import Path
 from typing import Any, cast
@@ -141,6 +142,49 @@ async def test_a_unix_socket_has_a_mode_instead(tmp_path: Path, form: str) -> No
         await client.hears(b"alpha\r\n")
         await client.leave()
         await one.await_leases(0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_was_let_in_may_hold_the_farm_until_it_is_kicked(tmp_path: Path) -> None:
+    """There is no password on 5656; docs/operations.md says what to do about it."""
+    everybody = text("127.0.0.1:0", "[loopback]").replace("admin: null", f"admin: 'unix:{tmp_path}/admin'")
+    async with balancer(tmp_path, everybody) as one:
+        greedy = [await comes(one, "balance", STRANGER) for _ in range(6)]
+        await one.await_leases(4)
+        honest = await comes(one, "balance", FRIEND)
+        await one.await_waiters(3)
+        # it is asked for its slots back, and whoever waits has its turn before more of the same address
+        await said_by_an_admin(tmp_path / "admin", "kick", STRANGER)
+        await honest.hears(b"alpha\r\n")
+        for client in greedy:
+            await client.ends()
+
+        back = await comes(one, "balance", STRANGER)
+        await until(lambda: bool(back.heard), "a slot")
+        # a changed list counts from the next connection on
+        assert await one.reload(everybody.replace("[loopback]", f"[{FRIEND}]"))
+        await assert_no_more(one, STRANGER)
+        assert not back.over
+        await said_by_an_admin(tmp_path / "admin", "kick", STRANGER)
+        await back.ends()
+        await assert_no_more(one, STRANGER)
+        assert one.counts() == (1, 0)
+        await honest.leave()
+        await one.await_leases(0)
+
+
+async def assert_no_more(one: Balancer, source: str) -> None:
+    client = await comes(one, "balance", source)
+    await client.ends()
+    assert client.heard == b""
+
+
+async def said_by_an_admin(path: Path, *words: str) -> None:
+    client = await connect(str(path))
+    client.transport.write(json.dumps({"words": words}).encode() + b"\n")
+    await until(lambda: client.heard.endswith(b"\n"), "an answer")
+    assert json.loads(client.heard)["ok"] is True, client.heard
+    await client.leave()
 
 
 def test_by_default_what_changes_something_is_for_this_machine_alone() -> None:
