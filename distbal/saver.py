@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,6 +171,11 @@ def _take(directory: str, *, make: bool) -> int:
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise DistbalError(f"the state directory {directory} cannot be had: {why}") from error
+    if path.stat().st_mode & stat.S_IWOTH:
+        os.close(lock)
+        raise DistbalError(
+            f"everybody may write in the state directory {directory}, and so undo what people decided: chmod o-w {directory}"
+        )
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

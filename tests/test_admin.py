@@ -224,6 +224,8 @@ def test_kick_by_address_port_and_number() -> None:
     assert desk.text("kick", str(ticket.id)) == f"{ticket.id}: 0 jobs cut, 1 waiter sent away"
     assert other.refusals == ["kicked by alice"]
     assert desk.text("kick", "10.0.0.1") == "10.0.0.1: 2 jobs cut, 0 waiters sent away"
+    many = "9" * 5000
+    assert wrong(desk, "kick", many).startswith('no client "999')
     assert wrong(desk, "kick", "10.0.0.1") == 'no client "10.0.0.1" has a slot or waits for one: status and hosts show who does'
 
 
