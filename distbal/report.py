@@ -228,6 +228,12 @@ class AttemptReport(TypedDict):
         ]
     ]
     more: NotRequired[Annotated[int, Means("how many more were passed over than are told of, where not all of them are")]]
+    not_known: NotRequired[
+        Annotated[
+            str,
+            Means("what is not known of how the hosts stood, as a sentence: where it asked before distbal was started anew"),
+        ]
+    ]
 
 
 class JobReport(TypedDict):

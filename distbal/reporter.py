@@ -36,6 +36,7 @@ from distbal.report import (
     Totals,
 )
 from distbal.snapshot import ClientState, HostState, Snapshot, host_state
+from distbal.standing import UNKNOWN
 from distbal.waits import Histogram
 
 #: hosts that were passed over, in one report of many jobs: those of the latest ones. Of 500 hosts, 100 jobs would fill 5 MB
@@ -444,7 +445,9 @@ def _attempt(attempt: Attempt, epoch: float, now: float, *, why: bool, most: int
         "outcome": None if attempt.outcome is None else attempt.outcome.value,
         "waited_for": attempt.waited_for,
     }
-    if why:
+    if attempt.not_known:
+        told["not_known"] = attempt.not_known
+    if why and attempt.found is not UNKNOWN:
         passed, before = (attempt.passed_over, 0) if most is None else attempt.first_passed_over(most)
         told["passed_over"] = [{"host": one.host, "reason": one.reason, "words": one.words} for one in passed]
         if before > len(passed):

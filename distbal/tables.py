@@ -179,12 +179,17 @@ def _why(answer: Answer, width: int | None, colour: bool) -> _Lines:
     for number, one in enumerate(job["attempts"], 1):
         attempt = f"attempt {number}: " if len(job["attempts"]) > 1 else ""
         lines += ["", f"{attempt}{one['host']}, since {day_and_time(one['granted'])}", f"  {_waited(one)}", f"  {_ended(one)}"]
-        lines += [f"  {line}" for line in _passed_over(one.get("passed_over", ()), width)]
+        if "not_known" in one:
+            lines.append(f"  {one['not_known']}")
+        if "not_known" not in one or "passed_over" in one:
+            lines += [f"  {line}" for line in _passed_over(one.get("passed_over", ()), width)]
     return lines
 
 
 def _waited(attempt: Answer) -> str:
     if not attempt["waited_for"]:
+        if "not_known" in attempt and attempt["waited"]:
+            return f"waited {age(attempt['waited'])}"
         return "did not have to wait"
     reasons = ", ".join(f"{number} {reason}" for reason, number in attempt["waited_for"].items())
     return f"waited {age(attempt['waited'])}; the hosts, when it asked: {reasons}"

@@ -15,6 +15,7 @@ from distbal import tables
 from distbal.columns import width_of
 from distbal.report import STATES
 from distbal.verbs import VERBS
+from distbal.why import ASKED_BEFORE, LENT_BEFORE
 from tests.reports import NOW, client, host, monitor, status, texts
 
 COLOUR = re.compile(r"\x1b\[\d+m")
@@ -252,6 +253,23 @@ def test_why_a_job_went_where_it_went() -> None:
         "    box33  was full: 8 of 8 slots lent",
         "    box4   serves other pools (default)",
     ]
+
+
+def test_why_of_a_job_that_was_there_before_distbal_was_started_anew() -> None:
+    lent = attempt("box", not_known=LENT_BEFORE)
+    waited = attempt("box", not_known=ASKED_BEFORE, passed_over=[passed(1, "full", "was full: 8 of 8 slots lent")])
+    at_once = attempt("box", waited=0.0, not_known=LENT_BEFORE)
+    told = render("why", why(lent, waited, at_once))
+    assert told[3:6] == ["  waited 3.0s", "  ran for 7.0s, and ended: closed", f"  {LENT_BEFORE}"]
+    assert told[8:14] == [
+        "  waited 3.0s",
+        "  ran for 7.0s, and ended: closed",
+        f"  {ASKED_BEFORE}",
+        "  passed over: 1 host that stands before it",
+        "    HOST  WHY",
+        "    box1  was full: 8 of 8 slots lent",
+    ]
+    assert told[16:] == ["  did not have to wait", "  ran for 7.0s, and ended: closed", f"  {LENT_BEFORE}"]
 
 
 def test_why_of_five_hundred_hosts_is_told_by_what_they_have_in_common() -> None:
