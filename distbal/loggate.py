@@ -1,9 +1,9 @@
 """What stands between the log and where it goes: a full disk, a closed standard error or a reader that is gone stops no job.
 
 twistd decides where lines go; this is put in front of it when the daemon starts, and stays there to the last line. A line that
-cannot be written is lost, and counted, and the first one that can be written again says how many were. A pipe or a terminal that
-takes nothing more now (its reader is stopped) is not waited for: a line that does not fit is lost too. And a bug that Twisted
-caught by itself passes once: see :mod:`distbal.bugs`.
+cannot be written is lost, and counted, and the first one that can be written again says how many were. A pipe or a terminal
+that takes nothing more now (its reader is stopped) is not waited for: a line that does not fit is lost too. And a bug that
+Twisted caught by itself passes once: see :mod:`distbal.bugs`.
 """
 
 from __future__ import annotations
