@@ -51,7 +51,6 @@ class Inside:
             self._started = False
             self._teller.stop()
             self.lag.stop()
-            gate.remove()
 
     def report(self) -> InsideReport:
         """For readers."""

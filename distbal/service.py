@@ -65,6 +65,11 @@ class Options(usage.Options):
     optParameters: ClassVar = [["config", "c", DEFAULT_PATH, "the file that lists the hosts"]]
     optFlags: ClassVar = [["verbose", None, "log each job, not only what changes"]]
 
+    def __init__(self) -> None:
+        # twistd makes these before it opens anything
+        descriptors.fill_standard()
+        super().__init__()  # type: ignore[no-untyped-call]
+
 
 class CannotStart(SystemExit, Exception):
     """The start failed; the text is for the user.
@@ -257,11 +262,8 @@ class BalancerService(Service):
             " queue.wait: {refused}",
             **self.leases.scheduler.counts,
         )
-        return DeferredList(closed).addBoth(self._end)
-
-    def _end(self, result: Any) -> Any:
         self._inside.stop()
-        return result
+        return DeferredList(closed)
 
     # -- what the verbs need (admin.Daemon)
 
