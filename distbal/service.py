@@ -139,7 +139,11 @@ class BalancerService(Service):
         self.monitors = Rounds(self.leases, Surroundings(reactor, lookup, self._slots))
         self._kept = kept
         self._state = loaded.settings.state
-        self._inside = Inside(clock, lambda: self.serving.free())  # noqa: PLW0108 (it is made below)
+        self._inside = Inside(
+            clock,
+            lambda: self.serving.free(),  # noqa: PLW0108 (it is made below)
+            lambda: None if keeping is None else keeping.report(),
+        )
         self.reporter = Reporter(
             self.leases,
             self.monitors,
@@ -307,6 +311,7 @@ class BalancerService(Service):
 
     def _tell_image(self) -> None:
         """What this code took up, for whoever asks."""
+        self._inside.lost = self.succession.came.lost
         began: Literal["start", "upgrade", "recovery"] = self._left.began
         if began == "start" and self.succession.goes_on:
             began = "recovery"

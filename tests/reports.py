@@ -77,6 +77,8 @@ def inside(**others: Any) -> InsideReport:
         "lag": {"mean": 0.001, "most": 0.003, "minute": 0.012, "worst": 0.2},
         "log_lost": 0,
         "log_trouble": "",
+        "keeper": None,
+        "lost": 0,
     }
     assert set(others) <= set(report)
     return report | others  # type: ignore[return-value]
