@@ -244,7 +244,7 @@ def test_activity() -> None:
     assert other.hour() == []
     short = Activity(bins=2)
     short.take_up(old.note())
-    assert [one.number for one in short.hour()] == [2, 3], "as long as its own ring"
+    assert [one.number for one in short.hour()] == [3, 4], "as long as its own ring"
     unseen = Activity()
     unseen.take_up(Activity().note())
     assert unseen.hour() == []
