@@ -86,8 +86,8 @@ class Daemon:
         process = os.fork()
         if not process:
             try:
-                for sock in (*others, control, self.holder):
-                    os.close(sock.fileno())
+                for descriptor in (*(sock.fileno() for sock in others), control.fileno(), self.holder.fileno()):
+                    os.close(descriptor)
                 for descriptor in self.holder.held.values():
                     os.close(descriptor)
                 _live(self._listener, channel, left, other, cut, self._specs, self._how)
@@ -155,7 +155,8 @@ def _live(
     if slots < 0:
         keeping.hold_ledger()
     house = House(*specs, clock=hands, keeping=keeping, **how)
-    loop = StrictLoop(hands, hands, 1000, keeping)
+    turned: Any = hands
+    loop = StrictLoop(turned, hands, 1000, keeping)
     house.loop = loop
     taken = take_up(house.proxy, loop, ledger.accounts(), left, lambda words: house.port)
     tickets = [(ticket, session) for account, session in taken.sessions if (ticket := ticket_of(account, session))]
@@ -201,6 +202,8 @@ def _killer(cut: int) -> Any:
         return line
 
     def call(frame: FrameType, event: str, argument: object) -> Any:
-        return line if frame.f_code.co_filename.startswith(_CODE) else None
+        code = frame.f_code
+        # a comprehension over all records is a thousand lines, one like the other
+        return line if code.co_filename.startswith(_CODE) and code.co_name[0] != "<" else None
 
     return call
