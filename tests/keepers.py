@@ -13,7 +13,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from distbal import keeperwire, ledger
 from distbal.keeperwire import Key, Role
@@ -30,24 +33,49 @@ from distbal.takeup import Carried
 from tests.proxies import House, StrictLoop
 
 
+@implementer(IReadDescriptor)
 class Holder:
     """The keeper's side: it holds what it is sent.
+
+    :param watched: the reactor sees to it that it reads.
 
     :ivar held: descriptors by (id, role).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, watched: bool = True) -> None:
+        self._watched = watched
         self.held: dict[Key, int] = {}
         self._sock: socket.socket | None = None
 
     def channel(self) -> socket.socket:
         """For a new daemon; what the one before had sent is read first."""
-        self.read()
-        if self._sock is not None:
-            self._sock.close()
+        self._hang_up()
         self._sock, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock.setblocking(False)
+        self.starts()
         return other
+
+    def starts(self) -> None:
+        """Read what comes."""
+        if self._watched:
+            reactor.addReader(self)
+
+    def stalls(self) -> None:
+        """Read nothing for now."""
+        if self._watched:
+            reactor.removeReader(self)
+
+    def doRead(self) -> None:
+        self.read()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor stops."""
+
+    def fileno(self) -> int:
+        return -1 if self._sock is None else self._sock.fileno()
+
+    def logPrefix(self) -> str:
+        return "keeper"
 
     def read(self) -> None:
         """Take what there is."""
@@ -57,6 +85,7 @@ class Holder:
             except BlockingIOError:
                 return
             if not packet:
+                self.stalls()
                 return
             said = keeperwire.from_daemon(packet)
             assert isinstance(said, keeperwire.Journal)
@@ -77,10 +106,16 @@ class Holder:
         return [key for key in self.held if key[1] == role]
 
     def close(self) -> None:
+        self._hang_up()
         for key in list(self.held):
             self.drop(key)
+
+    def _hang_up(self) -> None:
+        self.read()
         if self._sock is not None:
+            self.stalls()
             self._sock.close()
+            self._sock = None
 
     def drop(self, key: Key) -> None:
         """Close one; nothing happens where it is not held."""

@@ -28,10 +28,10 @@ async def phase(house: KeptHouse, state: int, number: int = 1) -> None:
 
 @every_way
 @pytest_twisted.ensureDeferred
-async def test_one_that_has_said_nothing(way: str) -> None:
+async def test_one_that_has_said_nothing(way: str, tmp_path: Path) -> None:
     with Server() as server:
         house = KeptHouse(server.spec(), way=way)
-        async with house.lasts():
+        async with house.lasts(f"unix:{tmp_path}/proxy"):
             with house.client() as client:
                 await phase(house, QUIET)
                 assert len(house.again().sessions) == 1
@@ -49,10 +49,10 @@ async def test_one_that_has_said_nothing(way: str) -> None:
 
 @every_way
 @pytest_twisted.ensureDeferred
-async def test_one_that_left_while_no_process_was_there(way: str) -> None:
+async def test_one_that_left_while_no_process_was_there(way: str, tmp_path: Path) -> None:
     with Server() as server:
         house = KeptHouse(server.spec(), way=way)
-        async with house.lasts():
+        async with house.lasts(f"unix:{tmp_path}/proxy"):
             with house.client():
                 await phase(house, QUIET)
                 house.kill()
@@ -208,8 +208,7 @@ async def test_bytes_that_wait_in_both_pipes(way: str) -> None:
         house = KeptHouse(server.spec(), way=way)
         async with house.lasts():
             async with relayed(house, server, window=SMALL) as (client, end):
-                sent = [_stuff(client, said), _stuff(end, answer)]
-                await stuck(house)
+                sent = [await _stuff(house, client, said), await _stuff(house, end, answer)]
                 (session,) = house.spliced
                 assert None not in (session.up.pipe, session.down.pipe)
                 house.again()
@@ -420,8 +419,7 @@ async def test_a_client_that_takes_nothing_is_cut_off_as_before(way: str) -> Non
     with Server() as server:
         house = KeptHouse(server.spec(), way=way)
         async with house.lasts(), relayed(house, server, window=SMALL) as (client, end):
-            _stuff(end, noise(MUCH, 6))
-            await stuck(house)
+            await _stuff(house, end, noise(MUCH, 6))
             house.clock.advance(200)
             house.again()
             await stuck(house)
@@ -463,8 +461,7 @@ async def test_clients_of_a_unix_socket(way: str, tmp_path: Path) -> None:
         house = KeptHouse(server.spec(), way=way)
         async with house.lasts(f"unix:{tmp_path}/proxy"):
             async with relayed(house, server) as (client, end):
-                _stuff(end, noise(MUCH, 7)[:3_000_000])
-                await stuck(house)
+                await _stuff(house, end, noise(MUCH, 7)[:3_000_000])
                 house.again()
                 end.close()
                 data, _ = await heard(client)
@@ -482,13 +479,20 @@ async def test_a_job_whose_host_refused_it_before(way: str) -> None:
     with Nobody() as nobody, Server() as server:
         house = KeptHouse(nobody.spec("alpha"), server.spec("beta", rank=1), way=way)
         async with house.lasts(), relayed(house, server) as (first, first_end):
+            jobs: list[tuple[int, float | None]] = []
             with house.client(b"second", source="127.0.0.2") as second:
                 await house.becomes(1, 1)
-                (ticket,) = house.leases.scheduler._waiters.values()
-                job, since = ticket.request.job, ticket.request.since
-                house.again()
-                (ticket,) = house.leases.scheduler._waiters.values()
-                assert (ticket.request.job, ticket.request.since) == (job, since)
+                # of what was known of hosts nothing is carried here: so the one that refuses is tried again
+                for refusals in (2, 3):
+                    house.clock.advance(1)
+                    house.again()
+                    await _is_refused(house, refusals)
+                    await house.becomes(1, 1)
+                    (ticket,) = house.leases.scheduler._waiters.values()
+                    jobs.append((ticket.request.job, ticket.request.since))
+                assert jobs[0] == jobs[1]
+                assert jobs[0][0]
+                assert jobs[0][1] == 0.0
                 first_end.close()
                 assert await heard(first) == (b"", True)
                 with await server.accept() as end:
@@ -501,10 +505,10 @@ async def test_a_job_whose_host_refused_it_before(way: str) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_that_the_keeper_did_not_have_yet_is_missed() -> None:
+async def test_one_that_the_keeper_did_not_have_yet_is_missed(tmp_path: Path) -> None:
     with Server() as server:
         house = KeptHouse(server.spec())
-        async with house.lasts():
+        async with house.lasts(f"unix:{tmp_path}/proxy"):
             with house.client() as client:
                 await phase(house, QUIET)
                 house.kill()
@@ -538,16 +542,23 @@ async def test_a_connection_that_the_keeper_did_not_have_is_made_again() -> None
                 house.lose(Role.SESSION_SERVER)
                 house.live_again()
                 await hole.open_up()
-                with await hole.accept() as first, await hole.accept() as second:
-                    assert sorted([await read(first, 5), await read(second, 5)]) == [b"", b"hello"]
+                with await hole.accept() as end:
+                    assert await read(end, 5) == b"hello"
                 assert await heard(client) == (b"", True)
         assert house.all_outcomes() == [Outcome.NO_ANSWER]
 
 
-def _stuff(peer: Peer, data: bytes) -> int:
-    """Send as much of it as goes at once."""
-    sent = 0
-    with contextlib.suppress(BlockingIOError):
-        while sent < len(data):
-            sent += peer.sock.send(data[sent : sent + (1 << 16)])
+async def _stuff(house: KeptHouse, peer: Peer, data: bytes) -> int:
+    """Send as much of it as goes while nobody reads."""
+    sent, before = 0, -1
+    while sent != before:
+        before = sent
+        with contextlib.suppress(BlockingIOError):
+            while sent < len(data):
+                sent += peer.sock.send(data[sent : sent + (1 << 16)])
+        await stuck(house)
     return sent
+
+
+async def _is_refused(house: KeptHouse, times: int) -> None:
+    await until(lambda: house.all_outcomes().count(Outcome.REFUSED) == times, "a refusal")

@@ -183,13 +183,14 @@ class LastingSession(SpliceSession):
         lacks = (state == phases.WAITING and ticket is None) or (
             state in (phases.CONNECTING, phases.RELAYING) and lease is None
         )
-        why = self._broken_off or ("its place, or its lease, could not be taken up" if lacks else "") or self._watch_both()
-        if not why:
+        unwatched = self._watch_both()
+        why = self._broken_off or ("its place, or its lease, could not be taken up" if lacks else unwatched)
+        if self.state != phases.OVER and not why:
             self._go_on()
-        elif self.state != phases.OVER:
+        if why and self.state != phases.OVER:
             port.cuts_off(self, why)
             self.end(Outcome.CUT_OFF, reset=True)
-        return not why
+        return not (why or unwatched)
 
     def _watch_both(self) -> str:
         """Have both sides watched; why that cannot be."""
