@@ -33,6 +33,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.test.iosim import FakeTransport, IOPump, connect
 
+from distbal.bounds import bounds as hit
 from distbal.manhole import factory as bounds
 from distbal.manhole.factory import ManholeFactory, make_factory
 from distbal.manhole.hostkey import HostKeyError
@@ -268,6 +269,7 @@ def test_of_too_many_strangers_the_oldest_goes(place: Place) -> None:
     gone = [server for server in servers if server.over]
     assert gone == servers[:3]
     assert all(server.transport.disconnecting for server in gone)
+    assert hit.hits["manhole"] == 3
     for server in servers:
         server.connectionLost()
 
@@ -278,6 +280,7 @@ def test_connections_are_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) 
     assert place.logs_in(first) == place.logs_in(second) == MSG_USERAUTH_SUCCESS
     assert place.logs_in(third) == 0
     assert third.said == b"distbal has 2 SSH connections already"
+    assert hit.hits["manhole"] == 1
     first.transport.loseConnection()
     place.pump()
     assert place.logs_in(place.client()) == MSG_USERAUTH_SUCCESS
@@ -321,6 +324,7 @@ def test_what_is_no_ssh(place: Place, said: bytes, why: str, at_once: bool) -> N
     assert wire.disconnecting
     assert server.over
     assert why in lines
+    assert hit.hits["manhole-unread"] == ("sent more" in why)
     server.connectionLost()
 
 
@@ -384,6 +388,7 @@ def test_there_are_sessions_and_nothing_else(place: Place, client: Client) -> No
     for _ in range(9):
         assert place.opens(client) == messages.MSG_CHANNEL_OPEN_CONFIRMATION
     assert place.opens(client) == messages.MSG_CHANNEL_OPEN_FAILURE
+    assert hit.hits["manhole-session"] == 1
 
 
 def test_the_answer_comes_after_the_word_that_it_will(place: Place, client: Client) -> None:
@@ -495,6 +500,7 @@ def test_what_comes_unasked_is_bounded(place: Place) -> None:
         place.pump()
     assert client.over
     assert "ssh from 10.0.0.9 does not read what it asked for" in lines
+    assert hit.hits["manhole-unread"] == 1
 
 
 @pytest.mark.parametrize(
