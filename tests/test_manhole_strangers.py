@@ -34,6 +34,7 @@ from twisted.internet.testing import StringTransport
 from twisted.test.iosim import FakeTransport, IOPump, connect
 
 from distbal.bounds import bounds as hit
+from distbal.bugs import bugs
 from distbal.manhole import factory as bounds
 from distbal.manhole.factory import ManholeFactory, make_factory
 from distbal.manhole.hostkey import HostKeyError
@@ -41,6 +42,7 @@ from distbal.manhole.transport import MOST_TRIES, Transport
 from distbal.monitors.sshtalk import SILENT
 from tests.manholes import Balancer, Settings
 from tests.services import Lines
+from tests.support import LoggedErrors
 
 ED = Key(ed25519.Ed25519PrivateKey.generate())
 RSA = Key(rsa.generate_private_key(65537, 2048))
@@ -389,6 +391,41 @@ def test_there_are_sessions_and_nothing_else(place: Place, client: Client) -> No
         assert place.opens(client) == messages.MSG_CHANNEL_OPEN_CONFIRMATION
     assert place.opens(client) == messages.MSG_CHANNEL_OPEN_FAILURE
     assert hit.hits["manhole-session"] == 1
+
+
+def test_a_bug_of_ours_ends_the_session_and_not_the_connection(
+    place: Place, client: Client, logged_errors: LoggedErrors
+) -> None:
+    """Nor is it taken for the client's fault."""
+    place.asks(client, b"shell")
+    (session,) = place.factory.connections[0].service.channels.values()
+
+    def boom(data: bytes) -> None:
+        raise ZeroDivisionError
+
+    session._program.received = boom
+    told = place.says(client, messages.MSG_CHANNEL_DATA, struct.pack(">L", 0) + NS(b"1\n"))
+    assert b"distbal met a bug, which is in its log: this session ends" in b"".join(payload for _, payload in told)
+    assert [payload[4:] for message, payload in told if message == messages.MSG_CHANNEL_REQUEST] == [
+        NS(b"exit-status") + b"\0" + struct.pack(">L", 1)
+    ]
+    (event,) = logged_errors.flush()
+    assert event["log_failure"].type is ZeroDivisionError
+    assert bugs.counts["command"] == 1
+    assert not client.over
+    # it may open another one
+    assert place.opens(client) == messages.MSG_CHANNEL_OPEN_CONFIRMATION
+
+
+def test_a_bug_in_a_turn_of_what_was_typed_ends_it_too(place: Place, client: Client, logged_errors: LoggedErrors) -> None:
+    place.asks(client, b"shell")
+    (session,) = place.factory.connections[0].service.channels.values()
+    session._program._feed._take = lambda line: 1 // 0
+    place.says(client, messages.MSG_CHANNEL_DATA, struct.pack(">L", 0) + NS(b"1\n2\n3\n"))
+    place.pump()
+    assert [event["log_failure"].type for event in logged_errors.flush()] == [ZeroDivisionError]
+    assert bugs.counts["command"] == 1
+    assert session.localClosed or session.closing
 
 
 def test_the_answer_comes_after_the_word_that_it_will(place: Place, client: Client) -> None:
