@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from distbal.report import (
     Differs,
     HostReport,
     HostsReport,
+    ImageReport,
     InsideReport,
     JobReport,
     JobsReport,
@@ -34,6 +36,7 @@ from distbal.report import (
     Totals,
 )
 from distbal.snapshot import ClientState, HostState, Snapshot, host_state
+from distbal.standing import UNKNOWN
 from distbal.waits import Histogram
 
 #: hosts that were passed over, in one report of many jobs: those of the latest ones. Of 500 hosts, 100 jobs would fill 5 MB
@@ -89,6 +92,8 @@ class Reporter:
     :param decisions: what people decided, now.
     :param inside: how the daemon itself is.
     :param ports: where the daemon listens, now: addresses by the kind of listener.
+
+    :ivar image: the code that runs, and how it came to run; whoever composes the daemon knows more of that.
     """
 
     def __init__(
@@ -110,6 +115,15 @@ class Reporter:
         self._inside = inside
         self._ports = ports
         self._started = seconds()
+        self.image: ImageReport = {
+            "version": __version__,
+            "pid": os.getpid(),
+            "began": "start",
+            "at": wall(),
+            "before": "",
+            "taken_up": {},
+            "trouble": "",
+        }
 
     @property
     def epoch(self) -> float:
@@ -173,6 +187,7 @@ class Reporter:
             "totals": {**totals(snapshot), "used": self._leases.scheduler.lent},
             "counts": snapshot.counts,
             "ports": self._ports(),
+            "image": {**self.image},
             "inside": self._inside.report(),
             "waiters": [client_report(waiter, snapshot.at) for waiter in snapshot.waiters],
         }
@@ -430,7 +445,9 @@ def _attempt(attempt: Attempt, epoch: float, now: float, *, why: bool, most: int
         "outcome": None if attempt.outcome is None else attempt.outcome.value,
         "waited_for": attempt.waited_for,
     }
-    if why:
+    if attempt.not_known:
+        told["not_known"] = attempt.not_known
+    if why and attempt.found is not UNKNOWN:
         passed, before = (attempt.passed_over, 0) if most is None else attempt.first_passed_over(most)
         told["passed_over"] = [{"host": one.host, "reason": one.reason, "words": one.words} for one in passed]
         if before > len(passed):
