@@ -26,6 +26,7 @@ from distbal import adminport, listening
 from distbal.acceptor import Acceptor
 from distbal.admin import Who
 from distbal.adminport import AdminFactory
+from distbal.bounds import bounds
 from distbal.complaints import Complaints
 from distbal.hosts import Farm
 from distbal.spells import Spells, Steps
@@ -168,6 +169,7 @@ async def test_a_line_without_an_end(tmp_path: Path) -> None:
         caller.transport.write(b"x" * 200_000)
         (answer,) = await heard(caller, 1)
         assert answer["error"] == "a request is a line of at most 65536 bytes"
+        assert bounds.hits["admin-line"] == 1
         one.clock.advance(adminport.PATIENCE + 1)
         await caller.ends()
 
@@ -237,6 +239,7 @@ async def test_a_crowd(tmp_path: Path) -> None:
             assert told["error"] == f"{adminport.CROWD} callers are there at once already: try again when one of them has left"
             await late.ends()
         assert f"{adminport.CROWD} callers at once on the admin socket: one more is turned away" in log
+        assert bounds.hits["admin"] == 1
         for caller in crowd:
             await caller.leave()
         assert (await one.say({"words": ["status"]}))["ok"]
