@@ -140,6 +140,34 @@ class ImageReport(TypedDict):
     trouble: Annotated[str, Means("why the last upgrade came to nothing; empty where none did")]
 
 
+class LagReport(TypedDict):
+    """By how much the event loop's timers are late: how long whoever comes has to wait for anything at all."""
+
+    mean: Annotated[float, Means("the mean of the last 10 s")]
+    most: Annotated[float, Means("the most in the last 10 s")]
+    minute: Annotated[float, Means("the most in the last minute")]
+    worst: Annotated[float, Means("the most since the start")]
+
+
+class InsideReport(TypedDict):
+    """How the daemon itself is."""
+
+    bugs: Annotated[
+        dict[str, int],
+        Means(
+            "exceptions since the start, by what they ended: a connection, a (proxied) session, a lease's delivery, a monitor's"
+            " check, a page, a command, a turn of something periodic, a reload, or reactor: what Twisted caught"
+        ),
+    ]
+    bounds: Annotated[dict[str, int], Means("how often each bound was hit since the start, by its name")]
+    room: Annotated[
+        int | None, Means("descriptors that clients may still take: one each on 5656; null where the system sets the bound")
+    ]
+    lag: Annotated[LagReport, Means("the event loop's lag")]
+    log_lost: Annotated[int, Means("lines of the log that could not be written since the start")]
+    log_trouble: Annotated[str, Means("why lines cannot be written now; empty where they can")]
+
+
 class StatusReport(TypedDict):
     """The farm in few words."""
 
@@ -156,6 +184,7 @@ class StatusReport(TypedDict):
     ]
     ports: Annotated[dict[str, list[str]], Means("where it listens, by kind")]
     image: Annotated[ImageReport, Means("the code that runs, and how it came to run")]
+    inside: Annotated[InsideReport, Means("how the daemon itself is")]
     waiters: Annotated[list[Client], Means("who waits, the longest first")]
 
 
@@ -199,6 +228,12 @@ class AttemptReport(TypedDict):
         ]
     ]
     more: NotRequired[Annotated[int, Means("how many more were passed over than are told of, where not all of them are")]]
+    not_known: NotRequired[
+        Annotated[
+            str,
+            Means("what is not known of how the hosts stood, as a sentence: where it asked before distbal was started anew"),
+        ]
+    ]
 
 
 class JobReport(TypedDict):

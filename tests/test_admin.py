@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 
 from distbal.admin import Who
+from distbal.carried import CarriedTicket
 from distbal.decisions import Decisions
 from distbal.execing import UpgradeError
 from distbal.hosts import Farm, HostSpec
 from distbal.outcomes import Outcome
+from distbal.requests import Request
+from distbal.takeup import Carried
 from distbal.verbs import VERBS, VerbError
+from distbal.why import LENT_BEFORE
 from tests.admins import ALICE, EPOCH, FILE, Desk
 from tests.farms import spec
 
@@ -225,6 +229,8 @@ def test_kick_by_address_port_and_number() -> None:
     assert desk.text("kick", str(ticket.id)) == f"{ticket.id}: 0 jobs cut, 1 waiter sent away"
     assert other.refusals == ["kicked by alice"]
     assert desk.text("kick", "10.0.0.1") == "10.0.0.1: 2 jobs cut, 0 waiters sent away"
+    many = "9" * 5000
+    assert wrong(desk, "kick", many).startswith('no client "999')
     assert wrong(desk, "kick", "10.0.0.1") == 'no client "10.0.0.1" has a slot or waits for one: status and hosts show who does'
 
 
@@ -271,6 +277,17 @@ def test_why_of_a_job_that_runs_and_of_one_that_ended() -> None:
     assert wrong(desk, "why", "7") == (
         "nothing is known of a job 7: it has not been given a host yet, or is forgotten; jobs lists the last"
     )
+
+
+def test_why_of_a_job_that_was_there_before_distbal_was_started_anew() -> None:
+    desk = Desk(Farm((spec("fast", 1, 0), spec("slow", 1, 1))))
+    now = desk.clock.seconds()
+    lent = CarriedTicket(5, Request("10.0.0.1", 4711, "10.0.0.1"), now - 9, "slow", now - 9)
+    taken = desk.leases.take_up(Carried([(lent, None)]))
+    assert taken.left_out == []
+    told = desk.say("why", "5")["job"]["attempts"][0]
+    assert (told["host"], told["not_known"]) == ("slow", LENT_BEFORE)
+    assert "passed_over" not in told, "that none was is not known"
 
 
 def test_history_says_who_did_what_when_and_from_where() -> None:
