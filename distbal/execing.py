@@ -170,8 +170,17 @@ def twistd_options(words: Sequence[str]) -> tuple[list[tuple[str, str | None]], 
 def remember() -> Start:
     """How this process was started. To be called before it changes its directory: where makeService is.
 
+    Standard streams that are closed are /dev/null from now on: else a client's socket could get the number of one, and after
+    an exec hear what is meant for the log.
+
     :raises UpgradeError: it cannot be told.
     """
+    for stream in range(3):
+        try:
+            os.fstat(stream)
+        except OSError:
+            # the lowest number that is free is its own
+            os.open(os.devnull, os.O_RDWR)
     umask = os.umask(0)
     os.umask(umask)
     try:
