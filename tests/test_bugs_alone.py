@@ -296,7 +296,7 @@ async def test_what_twisted_caught_is_counted_and_logged_once(tmp_path: Path, lo
 @pytest_twisted.ensureDeferred
 async def test_where_there_is_no_more_room_it_is_said_and_counted(tmp_path: Path) -> None:
     async with balancer(tmp_path, ONE + LISTEN) as one:
-        loop = one.service.serving._loop
+        loop = one.service.serving.loop
         assert loop is not None
         loop.room = 2
         clients = [await one.client() for _ in range(3)]
