@@ -33,6 +33,8 @@ BUFFER = 1 << 15
 QUIET, WAITING, CONNECTING = "quiet", "waiting", "connecting"
 HALFWAY, ASKED, SENDING, ANSWERING, HALF_CLOSED, PARTING = "halfway", "asked", "sending", "answering", "half-closed", "parting"
 PHASES = (QUIET, WAITING, CONNECTING, HALFWAY, ASKED, SENDING, ANSWERING, HALF_CLOSED, PARTING)
+#: held nowhere: both sides send all they have, at once
+FREE = "free"
 
 
 def noise(number: int, place: int, count: int) -> memoryview:
@@ -163,14 +165,16 @@ class Session:
     :ivar server: its server's end, once that has taken it in.
     """
 
-    def __init__(self, room: Room, number: int, phase: str, host: str, where: tuple[str, int], faults: list[str]) -> None:
+    def __init__(
+        self, room: Room, number: int, phase: str, host: str, where: tuple[str, int], faults: list[str], sizes: Sizes | None
+    ) -> None:
         self.number = number
         self.phase = phase
         self.host = host
-        self.held = True
+        self.held = phase != FREE
         self.server: End | None = None
         self._faults = faults
-        self._sizes = SIZES.get(phase, Sizes(USUAL, USUAL))
+        self._sizes = sizes or SIZES.get(phase, Sizes(USUAL, USUAL))
         self.request = HEADER.size + self._sizes.request
         self._room = room
         sock = socket.socket()
@@ -208,6 +212,8 @@ class Session:
         if self.held:
             self.server.may_read = self.phase != SENDING
             self.server.may_send = self._sizes.answer if self.phase in (ANSWERING, PARTING) else 0
+        elif self.phase == FREE:
+            self.server.may_send = self._sizes.answer
         self.server.go()
 
     def moved(self) -> None:
@@ -363,8 +369,10 @@ class Relayed:
         by_phase = {HALF_CLOSED: passing, WAITING: few, CONNECTING: deaf}
         self._where = lambda phase: ("127.0.0.1", by_phase.get(phase, relay))
 
-    def begin(self, phase: str, number: int) -> list[Session]:
+    def begin(self, phase: str, number: int, sizes: Sizes | None = None) -> list[Session]:
         """So many sessions that are to be held in this phase; they are not waited for.
+
+        :param sizes: how much they move, if not as much as is usual in this phase.
 
         Before the first that is to wait, holders take all slots there.
         """
@@ -372,11 +380,11 @@ class Relayed:
             holders = [self._session(ASKED, "few", self._where(WAITING)) for _ in range(self.HOLDERS)]
             self._room.until(lambda: all(holder.in_place() for holder in holders), "the slots taken that others wait for")
         host = {WAITING: "few", CONNECTING: "deaf"}.get(phase, "relay")
-        return [self._session(phase, host, self._where(phase)) for _ in range(number)]
+        return [self._session(phase, host, self._where(phase), sizes) for _ in range(number)]
 
-    def _session(self, phase: str, host: str, where: tuple[str, int]) -> Session:
+    def _session(self, phase: str, host: str, where: tuple[str, int], sizes: Sizes | None = None) -> Session:
         self._number += 2
-        session = self.sessions[self._number] = Session(self._room, self._number, phase, host, where, self.faults)
+        session = self.sessions[self._number] = Session(self._room, self._number, phase, host, where, self.faults, sizes)
         return session
 
     def held(self) -> list[Session]:

@@ -61,6 +61,11 @@ class Room:
             assert time.monotonic() < deadline, f"{what} did not come about in {patience:.0f} s"
             self.turn(0.02)
 
+    @staticmethod
+    def now() -> float:
+        """Seconds, on the clock that patience is measured by."""
+        return time.monotonic()
+
     def spend(self, seconds: float) -> None:
         """Turn for so long: for what happens at a moment of chance."""
         end = time.monotonic() + seconds

@@ -1,7 +1,7 @@
 """The daemon as it outlives itself: under ``distbal supervise``, from code that can be replaced, upgraded and killed.
 
-The code that it runs is in a directory of the test's: links to this checkout at first, and copies with a change in them when new
-code is "installed". ``distbal`` and ``twistd`` are told by ``$PYTHONPATH`` to take it from there.
+The code that it runs is in a directory of the test's: a link to this checkout at first, and copies with a change in them when
+new code is "installed". ``distbal`` and ``twistd`` are told by ``$PYTHONPATH`` to take it from there.
 """
 
 from __future__ import annotations

@@ -1,0 +1,84 @@
+"""``kill -9`` of the daemon under its keeper, again and again: no lease, place, session or byte is lost.
+
+The one exception is looked for too: a client that was accepted in the very turn of the kill, and was told nothing, may be closed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.integration.crowded import Scene, crowded
+from tests.relayed import FREE, PHASES, Sizes
+
+#: kills of a full daemon, and of one where clients come and go all the time: 50 together
+FULL, BUSY = 5, 45
+#: clients that come in one turn of the room, of which those may be closed that are accepted in the turn of a kill
+NEW_ONES = 3
+#: bytes of the long transfer, each way; and how often the daemon is killed meanwhile
+LONG, KILLS = 250_000_000, 10
+
+
+def killed(scene: Scene, after: float) -> None:
+    """Kill it at this moment, and wait for the next one; clients come and go all the time."""
+    end = scene.room.now() + after
+    scene.meanwhile(lambda: scene.room.now() >= end, "the moment", number=NEW_ONES)
+    before = scene.daemon.kill()
+    assert before
+    scene.meanwhile(lambda: scene.daemon.pid not in (0, before), "another daemon", number=NEW_ONES)
+
+
+def test_kills_of_a_full_daemon(tmp_path: Path) -> None:
+    """With 2,000 clients and 200 sessions in every phase. Those that wait keep their order and age, leases their numbers."""
+    with crowded(tmp_path, supervised=True) as scene:
+        scene.crowd.tolerant = True
+        for _ in range(FULL):
+            before = scene.sight()
+            killed(scene, scene.dice.uniform(0, 0.2))
+            scene.agree()
+            scene.same(before)
+        assert scene.crowd.cut <= FULL * NEW_ONES
+        scene.begin_connecting()
+        before = scene.sight()
+        killed(scene, 0.1)
+        scene.relayed.deaf.open_up()
+        scene.agree()
+        scene.same(before)
+        scene.all_end()
+
+
+def test_kills_at_random_moments(tmp_path: Path) -> None:
+    """Also while it starts and takes up what was left: clients come and go, sessions begin and end."""
+    with crowded(tmp_path, supervised=True, clients=200, seed=2) as scene:
+        scene.crowd.tolerant = True
+        for number in range(BUSY):
+            killed(scene, scene.dice.uniform(0, 0.3))
+            scene.relayed.begin(PHASES[number % len(PHASES)], 2)
+            if number % 5 == 4:
+                scene.relayed.finish()
+                scene.agree()
+        print(f"{scene.crowd.cut} clients were closed in {BUSY} kills, {scene.crowd.told} were told a host")  # noqa: T201
+        assert scene.crowd.cut <= BUSY * NEW_ONES
+        scene.relayed.finish()
+        scene.agree()
+        scene.all_end()
+
+
+def test_a_long_transfer(tmp_path: Path) -> None:
+    """250 MB each way at once, whose daemon is killed ten times on the way: the same bytes."""
+    with crowded(tmp_path, supervised=True, clients=20) as scene:
+        (session,) = scene.relayed.begin(FREE, 1, Sizes(LONG, LONG))
+        for number in range(1, KILLS + 1):
+            mark = LONG * number // (KILLS + 1)
+
+            def reached(mark: int = mark) -> bool:
+                return session.client.got >= mark or bool(scene.relayed.faults)
+
+            scene.room.until(reached, f"byte {mark}")
+            scene.check()
+            assert not session.over
+            before = scene.daemon.kill()
+            scene.room.until(lambda before=before: scene.daemon.pid not in (0, before), "another daemon")  # type: ignore[misc]
+        scene.room.until(lambda: session.over or bool(scene.relayed.faults), "the end of the transfer")
+        scene.check()
+        assert session.client.got == LONG
+        scene.all_end()
