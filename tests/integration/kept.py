@@ -49,7 +49,7 @@ class Kept:
     @property
     def admin(self) -> str:
         """The path of the admin socket."""
-        return str(self.directory / "admin.sock")
+        return str(admin_socket(self.directory))
 
     @property
     def pid(self) -> int:
@@ -132,9 +132,29 @@ class Kept:
         link.symlink_to(target)
         link.rename(self.directory / "code" / "distbal")
 
+    def write(self, text: str) -> None:
+        """Change hosts.yaml; the admin socket, which the text has not, stays."""
+        write(self.directory, text)
+
     def reload(self, text: str) -> None:
-        (self.directory / "hosts.yaml").write_text(alone(text))
-        assert self.cli("reload").returncode == 0
+        """Serve another file."""
+        self.write(text)
+        answer = self.cli("reload")
+        assert answer.returncode == 0, answer
+
+
+def admin_socket(directory: Path) -> Path:
+    """Where it is for a daemon with this directory."""
+    return directory / "admin.sock"
+
+
+def write(directory: Path, text: str) -> None:
+    """Write hosts.yaml, with an admin socket."""
+    text = text.replace("listen: {", f"listen: {{admin: 'unix:{admin_socket(directory)}', ")
+    new = directory / "hosts.yaml.new"
+    new.write_text(alone(text))
+    # at once: it may be read at any moment
+    new.rename(directory / "hosts.yaml")
 
 
 def children_of(pid: int) -> list[int]:
@@ -172,8 +192,6 @@ def kept(directory: Path, text: str, *, supervised: bool = True) -> Iterator[Kep
     (code / "twisted" / "plugins").mkdir(parents=True)
     shutil.copy2(ROOT / "twisted" / "plugins" / "distbal_plugin.py", code / "twisted" / "plugins")
     (code / "distbal").symlink_to(ROOT / "distbal")
-    text = text.replace("listen: {", f"listen: {{admin: 'unix:{directory}/admin.sock', ")
-    (directory / "hosts.yaml").write_text(alone(text))
     # what is measured of code that is replaced and killed could not be put together
     environment = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("COV")}
     environment["PYTHONPATH"] = str(code)
@@ -182,6 +200,7 @@ def kept(directory: Path, text: str, *, supervised: bool = True) -> Iterator[Kep
         if supervised
         else [str(Path(PYTHON).with_name("twistd")), "-n", "--pidfile=", "distbal", "-c", "hosts.yaml"]
     )
+    write(directory, text)
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0

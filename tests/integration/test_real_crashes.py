@@ -1,6 +1,7 @@
 """``kill -9`` of the daemon under its keeper, again and again: no lease, place, session or byte is lost.
 
-The one exception is looked for too: a client that was accepted in the very turn of the kill, and was told nothing, may be closed.
+The one exception is looked for too: a client that was accepted in the very turn of the kill, and was told nothing, may be
+closed.
 """
 
 from __future__ import annotations
