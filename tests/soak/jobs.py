@@ -76,7 +76,7 @@ def source(number: int) -> str:
 
 def prepare(directory: Path, env: Mapping[str, str]) -> dict[Recipe, bytes]:
     """Write the sources there, and compile each here; the objects, as the servers are expected to make them."""
-    expected = {}
+    expected: dict[Recipe, bytes] = {}
     target = directory / "expected.o"
     for number in range(SOURCES):
         (directory / f"part{number}.c").write_text(source(number))
