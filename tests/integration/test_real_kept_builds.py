@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -72,7 +73,7 @@ def test_builds_go_on(wrap_program: Path, tmp_path: Path) -> None:
         expected = [made_here(one) for one in projects]
         compilers = ("CC=distbal-wrap distcc gcc", "CC=distcc gcc")
         with ExitStack() as stack:
-            makes = []
+            makes: list[subprocess.Popen[str]] = []
             for number, step in enumerate((killed, upgraded, killed, upgraded)):
                 with farm.held():
                     if not makes:

@@ -157,6 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if lacking := missing():
         sys.stderr.write(f"not on this machine: {', '.join(lacking)}; on Debian: apt-get install gcc distcc\n")
         return 1
+    if not _wrap().exists():
+        sys.stderr.write("distbal-wrap is not built: make wrap\n")
+        return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     soak = Soak(args.minutes, args.seed)
