@@ -28,7 +28,7 @@ FISHDIR    ?= $(PREFIX)/share/fish/vendor_completions.d
 TWISTD      ?= /opt/distbal/bin/twistd
 
 # the pure core: tests/test_imports.py keeps Twisted, files and clocks out of these, and their coverage is held higher
-CORE := access activity changes decisions errors evidence health history hosts judge loads outcomes policies queues ranking report requests scheduler snapshot standing waits why wire
+CORE := access activity carried changes checked decisions errors evidence health history hosts judge loads outcomes policies queues ranking remembered report requests scheduler snapshot standing takeup waits why wire
 
 CFLAGS  ?= -O2
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' distbal/__init__.py)

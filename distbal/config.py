@@ -72,13 +72,21 @@ def load(path: str) -> Loaded:
     :param path: the file as the user named it.
     :raises ConfigError: it cannot be read, or something in it is wrong: every mistake that can be found at once.
     """
-    text = yamlfile.read(path)
-    loaded = replace(read(path, yamlfile.parse(path, text)), text=text)
+    loaded = parsed(path, yamlfile.read(path))
     secrets = monitorconfig.secrets_in(loaded.settings.monitors)
     if secrets and _others_can_read(path):
         why = f"everybody can read this file, and {', '.join(secrets)} in it: chmod o-r, or write file:/PATH in their place"
         loaded = replace(loaded, warnings=sorted([*loaded.warnings, Mistake(0, 0, "monitors", why)]))
     return loaded
+
+
+def parsed(path: str, text: str) -> Loaded:
+    """The same of a file's text.
+
+    :param path: the file as the user named it, for the sentences.
+    :raises ConfigError: something in it is wrong.
+    """
+    return replace(read(path, yamlfile.parse(path, text)), text=text)
 
 
 def read(path: str, document: Document) -> Loaded:

@@ -40,13 +40,15 @@ def crowd(limit: int) -> int:
     return max(4, min(CROWD, limit // 16))
 
 
-def room_for_clients(limit: int) -> int:
+def room_for_clients(limit: int, *, less: int = 0) -> int:
     """Clients of 5656 that may be held at once under a limit, at least 1.
+
+    :param less: descriptors that are open now and are theirs, of an earlier process.
 
     What is open now, a reserve and the crowds of the other ports are not theirs, so no port can starve another; those who
     administer, by socket and by SSH, are one crowd more.
     """
-    return max(1, limit - _open_now() - RESERVE - CROWDS * crowd(limit))
+    return max(1, limit - _open_now() + less - RESERVE - CROWDS * crowd(limit))
 
 
 def _open_now() -> int:

@@ -9,7 +9,8 @@ A socket of which more is wanted than its end (a proxied session has two) is *wa
 hears of each. Events are level-triggered, so that one that is not served to its end comes again, behind the others.
 
 :meth:`HotLoop.end` and :meth:`HotLoop.close` are the places that close a connection: they take it out of the epoll first, since
-an epoll keeps reporting a descriptor that lives on in another process. No new descriptor is made while the events of one batch
+an epoll keeps reporting a descriptor that lives on in another process; and where a keeper has a duplicate (keeping.py) they
+shut it down for the peer before. No new descriptor is made while the events of one batch
 are served (:meth:`HotLoop.soon`): it could have the number of one that has just been closed and still has an event to come.
 """
 
@@ -22,16 +23,20 @@ import os
 import select
 import socket
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from distbal import listening
+from distbal.closing import shut_and_close
 from distbal.complaints import Complaints
 from distbal.logs import Logger
 from distbal.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from distbal.keeping import Keeping
 
 #: events served in one turn of the reactor: some 4 ms of work
 BATCH = 128
@@ -159,10 +164,13 @@ class HotLoop:
     :param reactor: polls us.
     :param room: how many connections to hold at most: beyond that the listeners wait until one ends. Leaves some descriptors
         for everything else (log files, the status port, a reload).
+    :param keeping: who is to hold what we have, in case this process ends; None for nobody.
     """
 
-    def __init__(self, reactor: IReactorFDSet, clock: IReactorTime, room: int) -> None:
+    def __init__(self, reactor: IReactorFDSet, clock: IReactorTime, room: int, keeping: Keeping | None = None) -> None:
         self.room = room
+        self.keeping = keeping
+        self._close = os.close if keeping is None else shut_and_close
         self.log = Logger()
         self.complain = Complaints(self.log, clock.seconds)
         self._reactor = reactor
@@ -245,7 +253,7 @@ class HotLoop:
         if self._connections.get(descriptor) is connection:
             del self._connections[descriptor]
             self._unregister(descriptor)
-            os.close(descriptor)
+            self._close(descriptor)
             if self._paused:
                 self._resume()
 
@@ -285,10 +293,11 @@ class HotLoop:
         if events:
             self._unregister(descriptor)
         if reset:
+            # where a keeper has it too, it is reset when that lets go, as it is told to in a moment
             with contextlib.suppress(OSError), socket.socket(fileno=descriptor) as sock:
                 listening.reset_at_close(sock)
         else:
-            os.close(descriptor)
+            self._close(descriptor)
 
     def soon(self, call: Callable[[], None]) -> None:
         """Call it, as soon as new descriptors may be made."""
@@ -296,6 +305,26 @@ class HotLoop:
             self._later.append(call)
         else:
             call()
+
+    # -- another process goes on
+
+    @property
+    def connections(self) -> list[Connection]:
+        """Those whose leaving is waited for."""
+        return list(self._connections.values())
+
+    @property
+    def watchers(self) -> list[Watcher]:
+        """The owners of watched sockets."""
+        return list(dict.fromkeys(self._watched.values()))
+
+    def pause_all(self) -> None:
+        """Serve nothing for now: what happens is found when it is gone on."""
+        self._reactor.removeReader(self)
+
+    def go_on(self) -> None:
+        """Serve again."""
+        self._reactor.addReader(self)
 
     # -- in need
 
@@ -321,7 +350,7 @@ class HotLoop:
         for listener in list(self._listeners.values()):
             self.stop_listening(listener)
         for descriptor in self._connections:
-            os.close(descriptor)
+            self._close(descriptor)
         self._connections.clear()
         for watcher in dict.fromkeys(self._watched.values()):
             watcher.stop()
@@ -346,6 +375,8 @@ class HotLoop:
         served = 0
         while served < BATCH and (events := self._poll(0, BATCH - served)):
             served += self._serve(events)
+        if self.keeping is not None:
+            self.keeping.flush()
 
     # -- the inside
 

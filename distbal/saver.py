@@ -88,13 +88,14 @@ class Kept:
     """What was kept, and where the next is.
 
     :ivar decisions: what people decided before; ``changes``: who changed what.
+    :ivar lock: a descriptor that keeps the directory to us; -1 where there is none.
     """
 
     decisions: Decisions
     changes: Changes
     _saver: Saver
     _file: StateFile | None = None
-    _lock: int = -1
+    lock: int = -1
 
     def save(self, decisions: Decisions, changes: Changes) -> None:
         """Keep these, soon."""
@@ -115,24 +116,28 @@ class Kept:
     def close(self) -> None:
         """Let the directory go to the next daemon: nothing is kept there from now on."""
         self._file = None
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
 
 
-def keep(directory: str | None, *, wanted: bool) -> Kept:
+def keep(directory: str | None, *, wanted: bool, lock: int = -1) -> Kept:
     """Take up what was kept there.
 
     :param directory: None for nowhere.
+    :param lock: the lock of an earlier image of this process, which is ours from now on; -1 for none.
     :param wanted: somebody asked for this one: it is made where it is missing, and has to be usable. Otherwise distbal does
         without it where it cannot be had.
     :raises DistbalError: it cannot be used, or what is there cannot be understood.
     """
+    if lock >= 0 and not _is_lock_of(lock, directory):
+        os.close(lock)
+        lock = -1
     if directory is None:
         # as somebody wished: nothing to be warned of at each change
         return Kept(Decisions(), Changes(), Saver())
     try:
-        lock = _take(directory, make=wanted)
+        lock = _take(directory, make=wanted) if lock < 0 else lock
     except DistbalError as error:
         if wanted:
             raise
@@ -145,6 +150,13 @@ def keep(directory: str | None, *, wanted: bool) -> Kept:
         os.close(lock)
         raise
     return Kept(decisions, Changes(earlier=changes), Saver(), file, lock)
+
+
+def _is_lock_of(lock: int, directory: str | None) -> bool:
+    try:
+        return directory is not None and os.path.samestat(os.fstat(lock), (Path(directory) / LOCK).stat())
+    except OSError:
+        return False
 
 
 def _take(directory: str, *, make: bool) -> int:

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, cast
@@ -19,7 +21,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from distbal import config, descriptors, logs, monitorconfig
+from distbal import __version__, config, descriptors, handover, logs, monitorconfig
 from distbal.admin import Admin, Who
 from distbal.changes import Changes
 from distbal.complaints import Complaints
@@ -29,13 +31,18 @@ from distbal.errors import ConfigError, DistbalError, ListenError, describe
 from distbal.export import exported
 from distbal.frontends import Frontends
 from distbal.hosts import Farm
+from distbal.inheritance import Inheritance, inherited
+from distbal.keeperwire import Role
+from distbal.keeping import Keeping
 from distbal.leases import LocalLeases
+from distbal.ledger import Ledger
 from distbal.listeners import Opened, open_all, sort_out
 from distbal.logs import Logger
 from distbal.lookup import Lookup, SystemResolver
 from distbal.monitors.kit import Surroundings
 from distbal.monitors.rounds import Rounds
 from distbal.monitors.slots import Slots
+from distbal.notebook import Notebook, Notes, read_notes
 from distbal.notify import notify
 from distbal.ports import Replies, Terms
 from distbal.process import never_back, spare_the_collector, warn_of_little_room
@@ -45,6 +52,7 @@ from distbal.saver import Kept, keep
 from distbal.scheduler import Scheduler
 from distbal.serving import Serving
 from distbal.spells import Spells
+from distbal.succession import Succession
 
 
 class Options(usage.Options):
@@ -72,6 +80,7 @@ class BalancerService(Service):
     :param loaded: what it says now.
     :param opened: its listeners, bound.
     :param kept: what people decided before.
+    :param left: what the process before left.
     :param room: how many descriptors clients may take; ``crowd``: how many clients of each other port may be there at once.
 
     :ivar leases: where slots come from.
@@ -91,6 +100,7 @@ class BalancerService(Service):
         loaded: config.Loaded,
         opened: list[Opened],
         kept: Kept,
+        left: Inheritance | None = None,
         *,
         room: int,
         crowd: int = descriptors.CROWD,
@@ -106,12 +116,20 @@ class BalancerService(Service):
         # microseconds since 1970: greater than any number that an earlier process can have given out
         scheduler = Scheduler(Farm(()), first_id=time.time_ns() // 1000)
         self.leases = LocalLeases(scheduler, clock)
+        left = left or Inheritance()
+        self._came = Notes() if left.ledger is None else read_notes(left.ledger.read_notes())
+        keeping = None
+        if left.channel is not None:
+            keeping = Keeping(reactor, left.channel, left.ledger or Ledger(), lambda: self.succession.leave())  # noqa: PLW0108
+            keeping.keeper = left.keeper
+        self._keeping = keeping
         complain = Complaints(self.log, clock.seconds)
         self._terms = Terms()
         self._agree()
         lookup = Lookup(clock, SystemResolver(reactor))
         self._proxy = Proxy(clock, lookup)
-        self.monitors = Rounds(self.leases, Surroundings(reactor, lookup, Slots(self.leases)))
+        self._slots = Slots(self.leases)
+        self.monitors = Rounds(self.leases, Surroundings(reactor, lookup, self._slots))
         self._kept = kept
         self._state = loaded.settings.state
         self.reporter = Reporter(
@@ -138,6 +156,7 @@ class BalancerService(Service):
             lambda: self.settings,
             crowd,
             {"monitors": self.monitors, "service": self},
+            self._came.activity,
         )
         self.serving = Serving(
             reactor,
@@ -150,6 +169,19 @@ class BalancerService(Service):
             opened,
             room=room,
             log_jobs=verbose,
+            keeping=keeping,
+        )
+        self.succession = Succession(
+            reactor,
+            left,
+            keeping,
+            self.serving,
+            self.monitors,
+            kept,
+            self._notebook,
+            text=lambda: self._text,
+            part=self._frontends.stop,
+            resume=lambda: self._ask_hosts(self.leases.scheduler.farm),
         )
         self._reloading, self._exporting = DeferredLock(), DeferredLock()
         #: why the last file was not taken in
@@ -164,9 +196,14 @@ class BalancerService(Service):
         """Serve what was bound; CannotStart where a Twisted endpoint cannot listen."""
         super().startService()  # type: ignore[no-untyped-call]
         logs.threshold.set("debug" if self._verbose else "info")
-        if reasons := self.serving.start():
+        reasons = self.serving.start()
+        self.succession.take_up(self._came)
+        if reasons and not self.succession.goes_on:
             # the daemon does not come up half
             raise CannotStart("\n".join(f"distbal: {reason}" for reason in reasons))
+        self._came.give_averages(self._slots, self.leases.scheduler.hosts, self._reactor.seconds())
+        for wrong in self._came.wrong:
+            self.log.error("{wrong}", wrong=wrong)
         self._kept.look()
         self._signal_before = signal.signal(signal.SIGHUP, self._hang_up)
         farm = self.leases.scheduler.farm
@@ -182,6 +219,8 @@ class BalancerService(Service):
             ports=", ".join(f"{one.spec.kind} {one.port or one.spec.at}" for one in self.serving.opened),
         )
         notify("READY=1")
+        if self._keeping is not None:
+            self._keeping.ready(__version__, f"serves {len(farm.hosts)} hosts")
 
     def stopService(self) -> Deferred[Any]:
         super().stopService()  # type: ignore[no-untyped-call]
@@ -195,6 +234,7 @@ class BalancerService(Service):
         closed += self._frontends.stop()
         self._spells.stop()
         self.leases.stop()
+        self.succession.stop()
         closed.append(self._kept.saved().addBoth(lambda _: self._kept.close()))
         self.log.info(
             "slots lent since the start: {granted}; clients that left while they waited: {withdrawn}; refused after"
@@ -286,6 +326,7 @@ class BalancerService(Service):
         self.serving.opened = kept + new
         before, self.settings = self.settings, settings
         self._text = loaded.text
+        self.succession.note_file()
         self._agree()
         self._doubts += self._frontends.configure()
         self.admin.file_changed(settings.farm)
@@ -333,6 +374,12 @@ class BalancerService(Service):
         self._terms.allow_clients = self.settings.allow["clients"]
         self._terms.allow_update = self.settings.allow["update"]
 
+    def _notebook(self, put: Callable[[str, bytes], None], noted: Iterable[str]) -> Notebook:
+        """Notes for the next process what is known of hosts."""
+        return Notebook(
+            self.leases, put, cast("IReactorTime", self._reactor), slots=self._slots, activity=self._came.activity, noted=noted
+        )
+
     def _name_ports(self) -> None:
         """The text of 5657 names the first port of each kind."""
         self._frontends.name_ports(self.serving.port("balance"), self.serving.port("status"))
@@ -352,6 +399,21 @@ def decided(made: Decisions) -> str:
     return f"; {'; '.join(said)}" if said else ""
 
 
+def load(path: str, left: Inheritance) -> config.Loaded:
+    """Read the file; where that cannot be used, and jobs of an earlier process are to go on, as it was last taken in."""
+    try:
+        return config.load(path)
+    except ConfigError as error:
+        text = None if left.ledger is None else left.ledger.read_notes().get(handover.FILE_NOTE)
+        if text is None:
+            raise
+        log = Logger(namespace="distbal.service")
+        for mistake in error.mistakes:
+            log.error("{reason}", reason=describe(path, mistake))
+        log.error("{path} cannot be used: distbal goes on by what it said when it was last taken in", path=path)
+        return config.parsed(path, text.decode())
+
+
 def makeService(options: Options) -> BalancerService:
     """Read the file and bind its ports.
 
@@ -363,11 +425,15 @@ def makeService(options: Options) -> BalancerService:
     signal.signal(signal.SIGHUP, not_yet)
     log = Logger(namespace="distbal.service")
     path = options["config"]
+    # before what an earlier process left comes in: it may be more than the usual limit
+    limit = descriptors.raise_limit()
     try:
-        loaded = config.load(path)
-        kept = keep(loaded.settings.state, wanted=loaded.settings.state_wanted)
+        left = inherited(os.environ)
+        room = descriptors.room_for_clients(limit, less=len(left.descriptors))
+        loaded = load(path, left)
+        kept = keep(loaded.settings.state, wanted=loaded.settings.state_wanted, lock=left.take(0, Role.LOCK))
         try:
-            opened = open_all(loaded.settings.listen)
+            opened = open_all(loaded.settings.listen, handover.left_sockets(left), leniently=left.ledger is not None)
         except ListenError:
             kept.close()
             raise
@@ -375,13 +441,12 @@ def makeService(options: Options) -> BalancerService:
         raise SystemExit("\n".join(f"distbal: {line}" for line in str(error).splitlines())) from None
     for mistake in loaded.warnings:
         log.warn("{warning}", warning=describe(path, mistake))
-    limit = descriptors.raise_limit()
-    room = descriptors.room_for_clients(limit)
     warn_of_little_room(log, loaded.settings, limit, room)
     never_back(reactor)
     # twistd may change directories before the file is read again
     there = str(Path(path).absolute())
     crowd = descriptors.crowd(limit)
-    service = BalancerService(reactor, there, loaded, opened, kept, room=room, crowd=crowd, verbose=bool(options["verbose"]))
+    verbose = bool(options["verbose"])
+    service = BalancerService(reactor, there, loaded, opened, kept, left, room=room, crowd=crowd, verbose=verbose)
     spare_the_collector()
     return service

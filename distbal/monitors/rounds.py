@@ -108,11 +108,20 @@ class Rounds:
                 if known is not None and _same(known.assignment, assignment) and self._leases.heard(*key):
                     watch.judge.opinion = known.judge.opinion
                     self._tell(watch, watch.judge.opinion)
+                elif known is None and (verdict := self._leases.verdict(*key)) is not None:
+                    # an earlier process heard that
+                    watch.judge.opinion = Opinion(verdict.up, verdict.weight, verdict.reason)
                 known = watch
             self._watches[key] = known
         self._set_timer()
         if self._watches and self._sampler is None:
             self._sampler = self._clock.callLater(SAMPLE, self._sample)
+
+    def suspend(self) -> Deferred[Any]:
+        """Ask nobody until :meth:`configure` is called; what was said holds. Fires when no check runs on."""
+        watches, self._watches = list(self._watches.values()), {}
+        self._retire(watches)
+        return self._stops.all_over()
 
     def stop(self) -> Deferred[Any]:
         """The end: no check runs on, and every monitor has been stopped when this fires, or has had its time."""

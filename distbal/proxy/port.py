@@ -100,6 +100,10 @@ class ProxyPort(ClientPort):
         #: calls something as soon as new descriptors may be made
         self.soon: Callable[[Callable[[], None]], None] = _at_once
 
+    @property
+    def words(self) -> str:
+        return f"proxy {self.pool} {'server' if self.server_first else 'client'} {'pass' if self.passes else 'cancel'}"
+
     def hot(self, loop: HotLoop, descriptor: int, address: Any) -> None:
         """A new client, from the hot loop."""
         host, port = peer_of(address)
