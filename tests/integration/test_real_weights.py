@@ -1,8 +1,8 @@
 """A host whose CPUs work for us alone, then half for somebody else, then for us alone: what its weight does.
 
-``make soak-weights``. With everything real, and the options that users have: distccd, which runs its compilers niced, sshd, busy
-loops. It takes some minutes on a machine that does nothing else, so it is not in every run. The clients here are niced too, since
-on a farm they would be other machines.
+``make soak-weights``. With everything real, and the options that users have: distccd, which runs its compilers niced, sshd,
+busy loops. It takes some minutes on a machine that does nothing else, so it is not in every run. The clients here are niced
+too, since on a farm they would be other machines.
 """
 
 from __future__ import annotations
