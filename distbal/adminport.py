@@ -67,13 +67,17 @@ class AdminProtocol(LineOnlyReceiver):
         self.transport.registerProducer(self, True)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.factory.callers.pop(self, None)
+        self.factory.left(self)
         self._over = True
         self._requests.clear()
         if self._cut_off.active():
             self._cut_off.cancel()
         if self._telling is not None:
             self._telling.cancel()
+
+    def take_leave(self) -> None:
+        """End it when what was asked by now is answered."""
+        self._next()
 
     @property
     def leaves_unread(self) -> bool:
@@ -137,7 +141,7 @@ class AdminProtocol(LineOnlyReceiver):
             self._busy = True
             Deferred.fromCoroutine(self._do(self._requests.popleft())).addErrback(self._failed).addCallback(self._done)
         self._going_on = False
-        if self._may_go_on and self._all_said:
+        if self._may_go_on and (self._all_said or self.factory.takes_leave):
             self.transport.unregisterProducer()
             self.transport.loseConnection()
         elif self._may_go_on:
@@ -207,6 +211,7 @@ class AdminFactory(Factory):
 
     :ivar callers: those who are there now, in the order in which they came.
     :ivar stopped: nothing is done any more.
+    :ivar takes_leave: whoever has been answered is let go of.
     """
 
     noisy = False
@@ -215,7 +220,10 @@ class AdminFactory(Factory):
     def __init__(self, admin: Admin, complain: Complaints, clock: IReactorTime, spells: Spells) -> None:
         self.admin = admin
         self.spells = spells
-        self.stopped = False
+        self.stopped = self.takes_leave = False
+        #: those whose end is waited for, and who waits for it
+        self._leaving: set[AdminProtocol] = set()
+        self._when_left: Deferred[None] | None = None
         self.clock = clock
         self.callers: dict[AdminProtocol, None] = {}
         self._complain = complain
@@ -230,6 +238,32 @@ class AdminFactory(Factory):
             self._complain("{crowd} callers at once on the admin socket: one that does not read makes room", crowd=CROWD)
             frozen.make_room()
         return AdminProtocol(self)
+
+    def take_leave(self) -> Deferred[None]:
+        """Let go of whoever is there, once it is answered, until :meth:`stay`; fires when they have gone."""
+        self.takes_leave = True
+        self._leaving = set(self.callers)
+        left: Deferred[None] = Deferred()
+        self._when_left = left
+        for caller in list(self._leaving):
+            caller.take_leave()
+        self._look_whether_left()
+        return left
+
+    def stay(self) -> None:
+        """Whoever comes from now on may stay."""
+        self.takes_leave = False
+
+    def left(self, caller: AdminProtocol) -> None:
+        """One has gone."""
+        self.callers.pop(caller, None)
+        self._leaving.discard(caller)
+        self._look_whether_left()
+
+    def _look_whether_left(self) -> None:
+        if self._when_left is not None and not self._leaving:
+            left, self._when_left = self._when_left, None
+            left.callback(None)
 
     def hang_up(self) -> None:
         """The end: whoever is there is let go of."""

@@ -104,6 +104,17 @@ class Frontends:
                 return [f"the manhole keeps the keys that it had: {error}"]
         return []
 
+    def take_leave(self) -> list[Deferred[Any]]:
+        """See those off who talk to us by the admin socket and over SSH: other code comes. They have gone when these fire."""
+        leaving: list[Deferred[Any]] = [self._callers.take_leave()]
+        if self._manhole is not None:
+            leaving.append(self._manhole.see_off(b"the balancer is upgraded: come again"))
+        return leaving
+
+    def stay(self) -> None:
+        """No other code came: whoever comes may stay."""
+        self._callers.stay()
+
     def stop(self) -> list[Deferred[Any]]:
         """The end: everybody is let go, and has gone when these fire."""
         self._callers.hang_up()

@@ -11,20 +11,24 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from distbal import ledger
+from distbal import ledger, takeup
 from distbal.carried import CarriedTicket
+from distbal.config import Settings
+from distbal.errors import DistbalError
 from distbal.inheritance import Inheritance
 from distbal.keeperwire import Key, Role
 from distbal.keptclients import KeptClient
-from distbal.ledger import Account, Ledger
+from distbal.ledger import Account, Ledger, LedgerError
 from distbal.listeners import Left, words
 from distbal.logs import Logger
-from distbal.notebook import Notes
+from distbal.notebook import Notes, read_notes
 from distbal.ports import HotClient
 from distbal.requests import Request, Ticket
+from distbal.scheduler import Scheduler
 from distbal.serving import LISTENER_NOTE, Serving
 from distbal.takeup import Carried
 
@@ -121,13 +125,45 @@ def left_sockets(left: Inheritance) -> Left:
     found = []
     for key, note in left.ledger.read_notes().items():
         if key.startswith(LISTENER_NOTE):
-            ident = key.removeprefix(LISTENER_NOTE)
-            descriptor = left.take(int(ident) if ident.isdecimal() else 0, Role.LISTENER)
-            # what is noted anew is noted under another number
+            number = key.removeprefix(LISTENER_NOTE)
+            ident = int(number) if number.isdecimal() else 0
+            descriptor = left.take(ident, Role.LISTENER)
+            # those that stay are noted anew
             left.ledger.note(key, b"")
             if descriptor >= 0:
+                left.renumbered.append((ident, Role.LISTENER))
                 found.append((note.decode(errors="replace"), socket.socket(fileno=descriptor)))
     return Left(found)
+
+
+class HandoverError(DistbalError):
+    """What was handed over cannot be taken up."""
+
+
+def dry_run(settings: Settings, book: Ledger) -> None:
+    """Take up what an earlier image wrote down, as far as that goes without a socket; nothing is opened, told or written.
+
+    :param settings: what the file says.
+    :param book: a copy, which nobody writes to.
+    :raises HandoverError: it could not be taken up; the text says why, a line for each reason.
+    """
+    try:
+        accounts = book.accounts()
+        notes = read_notes(book.read_notes())
+    except LedgerError as error:
+        raise HandoverError(f"the accounts of the running daemon cannot be read: {error}") from error
+    tickets = [(_ticket(one, "default"), None) for one in accounts if one.kind == ledger.CLIENT]
+    taken = takeup.take_up(Scheduler(settings.farm), Carried(tickets, notes.hosts, notes.totals), time.monotonic())
+    wrong = [*notes.wrong, *(f"{one.ticket} cannot be taken up: {one.why}" for one in taken.left_out)]
+    if wrong:
+        raise HandoverError("\n".join(wrong))
+
+
+def _ticket(account: Account, pool: str) -> CarriedTicket:
+    """What a client of 5656 has."""
+    request = Request(account.address, account.peer_port, account.address, pool)
+    host = account.host if account.state == ledger.LEASED else ""
+    return CarriedTicket(account.ticket, request, account.asked, host, account.granted)
 
 
 class TakingUp:
@@ -182,10 +218,7 @@ class TakingUp:
             self._book.leave(account.offset)
             os.close(descriptor)
             return
-        pool = client.port.pool
-        request = Request(account.address, account.peer_port, account.address, pool)
-        host = account.host if account.state == ledger.LEASED else ""
-        self._tickets.append((CarriedTicket(account.ticket, request, account.asked, host, account.granted), client))
+        self._tickets.append((_ticket(account, client.port.pool), client))
         self._clients[account.ticket] = account, client
 
     def _go_on(self, ticket: Ticket | None, account: Account, client: HotClient) -> None:

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from distbal import __version__, keeperwire
 from distbal.errors import DistbalError
@@ -44,15 +45,17 @@ class Inheritance:
     :ivar channel: to the keeper; None without one.
     :ivar keeper: what it said of itself.
     :ivar since: when the process before stopped serving, in seconds of CLOCK_MONOTONIC; None where it did not say.
+    :ivar renumbered: what the keeper has under another number from now on, and need not hold under this one.
     :ivar version: the distbal of the process before; "" where that is not known.
     """
 
-    began: str = "start"
+    began: Literal["start", "upgrade"] = "start"
     descriptors: dict[Key, int] = field(default_factory=dict)
     ledger: Ledger | None = None
     channel: socket.socket | None = None
     keeper: Keeper | None = None
     since: float | None = None
+    renumbered: list[Key] = field(default_factory=list)
     version: str = ""
 
     def take(self, ident: int, role: int) -> int:

@@ -125,6 +125,21 @@ class Totals(TypedDict):
     longest_wait: Annotated[float, Means("how long the longest has waited")]
 
 
+class ImageReport(TypedDict):
+    """The code that runs, and how it came to run in this process."""
+
+    version: Annotated[str, Means("the version of distbal")]
+    pid: Annotated[int, Means("the number of the process, which an upgrade in place keeps")]
+    began: Annotated[
+        Literal["start", "upgrade", "recovery"],
+        Means("by what: a start, an upgrade in place, or a crash of the one before"),
+    ]
+    at: Annotated[float, Means("when")]
+    before: Annotated[str, Means("the version of distbal before it; empty after a start")]
+    taken_up: Annotated[dict[str, int], Means("what it took up of the one before: leases, waiters, sessions")]
+    trouble: Annotated[str, Means("why the last upgrade came to nothing; empty where none did")]
+
+
 class StatusReport(TypedDict):
     """The farm in few words."""
 
@@ -140,6 +155,7 @@ class StatusReport(TypedDict):
         Means("since the start: asked, granted, ended, withdrawn (left before they had a slot), refused (waited too long)"),
     ]
     ports: Annotated[dict[str, list[str]], Means("where it listens, by kind")]
+    image: Annotated[ImageReport, Means("the code that runs, and how it came to run")]
     waiters: Annotated[list[Client], Means("who waits, the longest first")]
 
 

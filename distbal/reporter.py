@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from distbal.report import (
     Differs,
     HostReport,
     HostsReport,
+    ImageReport,
     JobReport,
     JobsReport,
     Monitored,
@@ -83,6 +85,8 @@ class Reporter:
     :param wall: seconds since 1970.
     :param decisions: what people decided, now.
     :param ports: where the daemon listens, now: addresses by the kind of listener.
+
+    :ivar image: the code that runs, and how it came to run; whoever composes the daemon knows more of that.
     """
 
     def __init__(
@@ -102,6 +106,15 @@ class Reporter:
         self._decisions = decisions
         self._ports = ports
         self._started = seconds()
+        self.image: ImageReport = {
+            "version": __version__,
+            "pid": os.getpid(),
+            "began": "start",
+            "at": wall(),
+            "before": "",
+            "taken_up": {},
+            "trouble": "",
+        }
 
     @property
     def epoch(self) -> float:
@@ -163,6 +176,7 @@ class Reporter:
             "totals": {**totals(snapshot), "used": self._leases.scheduler.lent},
             "counts": snapshot.counts,
             "ports": self._ports(),
+            "image": {**self.image},
             "waiters": [client_report(waiter, snapshot.at) for waiter in snapshot.waiters],
         }
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock
@@ -21,13 +21,14 @@ from twisted.internet.threads import deferToThread
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from distbal import __version__, config, descriptors, handover, logs, monitorconfig
+from distbal import __version__, config, descriptors, execing, handover, logs, monitorconfig
 from distbal.admin import Admin, Who
 from distbal.changes import Changes
 from distbal.complaints import Complaints
 from distbal.config import DEFAULT_PATH
 from distbal.decisions import Decisions
 from distbal.errors import ConfigError, DistbalError, ListenError, describe
+from distbal.execing import Start, UpgradeError
 from distbal.export import exported
 from distbal.frontends import Frontends
 from distbal.hosts import Farm
@@ -53,6 +54,7 @@ from distbal.scheduler import Scheduler
 from distbal.serving import Serving
 from distbal.spells import Spells
 from distbal.succession import Succession
+from distbal.upgrade import Going, Upgrader
 
 
 class Options(usage.Options):
@@ -116,7 +118,7 @@ class BalancerService(Service):
         # microseconds since 1970: greater than any number that an earlier process can have given out
         scheduler = Scheduler(Farm(()), first_id=time.time_ns() // 1000)
         self.leases = LocalLeases(scheduler, clock)
-        left = left or Inheritance()
+        self._left = left = left or Inheritance()
         self._came = Notes() if left.ledger is None else read_notes(left.ledger.read_notes())
         keeping = None
         if left.channel is not None:
@@ -180,8 +182,16 @@ class BalancerService(Service):
             kept,
             self._notebook,
             text=lambda: self._text,
-            part=self._frontends.stop,
-            resume=lambda: self._ask_hosts(self.leases.scheduler.farm),
+            part=self._frontends.take_leave,
+            resume=self._resume,
+        )
+        self._upgrader = Upgrader(
+            reactor,
+            self.succession,
+            how_started(),
+            path,
+            by_signal=lambda what: self.admin.upgraded_by(Who("-", "SIGUSR2"), what),
+            tried=lambda why: self.reporter.image.update({"trouble": why}),
         )
         self._reloading, self._exporting = DeferredLock(), DeferredLock()
         #: why the last file was not taken in
@@ -204,7 +214,10 @@ class BalancerService(Service):
         self._came.give_averages(self._slots, self.leases.scheduler.hosts, self._reactor.seconds())
         for wrong in self._came.wrong:
             self.log.error("{wrong}", wrong=wrong)
+        self._tell_image()
         self._kept.look()
+        self._upgrader.start()
+        self._reactor.callWhenRunning(execing.unblock)
         self._signal_before = signal.signal(signal.SIGHUP, self._hang_up)
         farm = self.leases.scheduler.farm
         self._ask_hosts(farm)
@@ -228,7 +241,7 @@ class BalancerService(Service):
         if self._signal_before is not None:
             signal.signal(signal.SIGHUP, self._signal_before)
             self._signal_before = None
-        closed = self.serving.stop()
+        closed: list[Deferred[Any]] = [self._upgrader.stop(), *self.serving.stop()]
         closed.append(self.monitors.stop())
         self._proxy.stop()
         closed += self._frontends.stop()
@@ -273,6 +286,22 @@ class BalancerService(Service):
     def log_jobs(self, each: bool) -> None:
         """Whether each job is logged."""
         self.serving.log_jobs(each)
+
+    def upgrade(self) -> Deferred[Going]:
+        """Go on as other code, without an end."""
+        return self._upgrader.upgrade()
+
+    def _resume(self) -> None:
+        """An upgrade came to nothing: ask the hosts again, and let people stay."""
+        self._frontends.stay()
+        self._ask_hosts(self.leases.scheduler.farm)
+
+    def _tell_image(self) -> None:
+        """What this code took up, for whoever asks."""
+        began: Literal["start", "upgrade", "recovery"] = self._left.began
+        if began == "start" and self.succession.goes_on:
+            began = "recovery"
+        self.reporter.image.update({"began": began, "before": self._left.version, "taken_up": self.succession.came.numbers()})
 
     def _ask_hosts(self, farm: Farm) -> None:
         """Let the monitors ask the hosts of this farm."""
@@ -386,7 +415,15 @@ class BalancerService(Service):
 
 
 def not_yet(signum: int, frame: FrameType | None) -> None:
-    """Nothing is there yet, or any more, that could be reloaded."""
+    """Nothing is there yet, or any more, that could be reloaded or upgraded."""
+
+
+def how_started() -> Start | UpgradeError:
+    """How this process was started; or why that cannot be told, to whoever wants to upgrade it."""
+    try:
+        return execing.remember()
+    except UpgradeError as error:
+        return error
 
 
 def decided(made: Decisions) -> str:
@@ -422,7 +459,8 @@ def makeService(options: Options) -> BalancerService:
     from twisted.internet import reactor
 
     # until there is something to reload, a request for it must not end us (SIG_IGN would be inherited by what we start)
-    signal.signal(signal.SIGHUP, not_yet)
+    for early in (signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(early, not_yet)
     log = Logger(namespace="distbal.service")
     path = options["config"]
     # before what an earlier process left comes in: it may be more than the usual limit

@@ -105,7 +105,7 @@ class Succession:
                 "{count} descriptors that the keeper held are none that can be taken up", count=len(left.descriptors)
             )
         if keeping is not None:
-            for ident, role in left.descriptors:
+            for ident, role in (*left.renumbered, *left.descriptors):
                 keeping.let_go(ident, role)
             if book is None:
                 keeping.hold_ledger()

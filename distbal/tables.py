@@ -80,7 +80,29 @@ def _totals(status: Answer) -> _Lines:
         lines.append(f"since the start: {', '.join(told)}")
     if ports:
         lines.append(f"listens: {', '.join(ports)}")
+    # a daemon of a version before 0.6 does not say
+    return lines + image_lines(status.get("image", {}), status["at"])
+
+
+def image_lines(image: Answer, now: float) -> _Lines:
+    """How the code that runs came to run, where that was no plain start, and why it is not another.
+
+    :param now: seconds since 1970.
+    """
+    lines = []
+    if image.get("began", "start") != "start":
+        how = "upgraded" if image["began"] == "upgrade" else "taken up after a crash"
+        before = f" from {image['before']}" if image["began"] == "upgrade" else ""
+        lines.append(f"{how}{before} {age(now - image['at'])} ago: {taken_up(image)}")
+    if image.get("trouble"):
+        lines.append(f"not upgraded: {safe('; '.join(image['trouble'].splitlines()))}")
     return lines
+
+
+def taken_up(image: Answer) -> str:
+    """What an image took up of the one before, as the end of a sentence."""
+    found = [many(number, what.removesuffix("s")) for what, number in image["taken_up"].items()]
+    return f"{', '.join(found) or 'nothing'} taken up"
 
 
 def _waiters(waiters: Sequence[Answer], width: int | None, colour: bool) -> _Lines:

@@ -29,6 +29,7 @@ from distbal.monitors.rounds import Rounds
 from distbal.monitors.slots import Slots
 from distbal.reporter import Reporter
 from distbal.scheduler import Scheduler
+from distbal.upgrade import Going
 from tests.farms import spec
 from tests.services import until
 from tests.sshd import Keys
@@ -73,6 +74,9 @@ class Daemon:
 
     def log_jobs(self, each: bool) -> None:
         self.each_job = each
+
+    def upgrade(self) -> Deferred[Going]:
+        return self._when_there(Going("0.5.0", "0.6.0"))
 
     def catch_up(self) -> None:
         """All that was waited for is there."""

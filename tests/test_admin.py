@@ -333,6 +333,7 @@ def test_the_verbs_that_change_something_are_those_that_are_noted() -> None:
     examples = {
         "drain": "fast", "down": "fast", "up": "fast", "ready": "fast", "slots": "fast 3", "weight": "fast 0.5",
         "rank": "fast after slow", "add": "new 3", "remove": "more", "kick": "10.0.0.9", "reload": "", "log": "info",
+            "upgrade": "",
     }  # fmt: skip
     desk.job()
     for name, verb in VERBS.items():

@@ -21,12 +21,18 @@ if TYPE_CHECKING:
 
 #: what can go wrong, and the extension points: known to everybody, know nobody
 BASE = {"distbal", "distbal.errors", "distbal.interfaces"}
-#: what composes the rest
-SERVICE = {"distbal.service"}
+#: what composes the rest, and what loads it to see whether it can be composed
+SERVICE = {"distbal.service", "distbal.trial"}
 #: what people and programs run
 OUTSIDE = {
     *("distbal.cli", "distbal.__main__", "distbal.status", "distbal.verbcommand", "distbal.completion", "distbal.terminal"),
-    *("distbal.adminclient", "distbal.top", "distbal.topmodel", "distbal.toplayout"),
+    *("distbal.adminclient", "distbal.top", "distbal.topmodel", "distbal.toplayout", "distbal.upgraded"),
+}
+#: what outlives the daemon, and what it starts it by
+KEEPER = {
+    *("distbal.keeper", "distbal.keeper.__main__", "distbal.keeper.channel", "distbal.keeper.child", "distbal.keeper.command"),
+    *("distbal.keeper.holding", "distbal.keeper.loop", "distbal.keeper.replacing", "distbal.keeper.saying"),
+    *("distbal.keeper.signals", "distbal.keeper.systemd"),
 }
 #: what people's programs and the daemon share: words and tables, of the standard library alone
 SHARED = {
@@ -99,11 +105,14 @@ def forbidden(module: str, imported: set[str]) -> set[str]:
         return (ours - allowed) | strangers | {name for name in others if name.split(".")[0] in IMPURE}
     if module in SHARED:
         return (ours - BASE - core() - SHARED) | {name for name in others if name.split(".")[0] not in sys.stdlib_module_names}
+    if module in KEEPER:
+        allowed = {"distbal", "distbal.errors", "distbal.keeperwire"} | KEEPER
+        return (ours - allowed) | {name for name in others if name.split(".")[0] not in sys.stdlib_module_names}
     if module in SERVICE:
-        return ours & OUTSIDE
+        return ours & (OUTSIDE | KEEPER)
     if module in OUTSIDE:
         return set()
-    return ours & (SERVICE | OUTSIDE)
+    return ours & (SERVICE | OUTSIDE | KEEPER)
 
 
 def test_every_import_points_the_right_way() -> None:
@@ -134,6 +143,8 @@ def test_every_import_points_the_right_way() -> None:
         ("distbal.monitors.tcp", "from distbal.hosts import Host\nimport time, twisted", set()),
         ("distbal.hosts", "import random, heapq\nfrom distbal.health import Health", set()),
         ("distbal.service", "from distbal.hosts import Host\nimport distbal.cli", {"distbal.cli"}),
+        ("distbal.service", "from distbal.keeper import loop", {"distbal.keeper.loop"}),
+        ("distbal.keeper.loop", "from distbal.hosts import Host\nimport time, twisted", {"distbal.hosts", "twisted"}),
         (
             "distbal.tables",
             "import time, yaml\nfrom distbal import verbs, reporter, cli",
@@ -142,18 +153,18 @@ def test_every_import_points_the_right_way() -> None:
     ],
 )
 def test_a_wrong_import_is_seen(module: str, text: str, bad: set[str]) -> None:
-    known = {f"distbal.{name}" for name in ("service", "wire", "hosts", "health", "cli", "verbs", "reporter")}
+    known = {f"distbal.{name}" for name in ("service", "wire", "hosts", "health", "cli", "verbs", "reporter", "keeper.loop")}
     assert forbidden(module, imports(text, module, known)) == bad
 
 
-@pytest.mark.parametrize("module", sorted(OUTSIDE - {"distbal.__main__"}))
+@pytest.mark.parametrize("module", sorted((OUTSIDE | KEEPER) - {"distbal.__main__"}))
 def test_outside_the_daemon_nothing_of_it_is_loaded(module: str) -> None:
     program = f"import sys, {module}; print(*sys.modules, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     loaded = set(done.stdout.split())
     assert module in loaded
     assert not loaded & {"twisted", "zope.interface", "yaml", "pydantic", "asyncio"}
-    daemon = set(modules()) - BASE - OUTSIDE - SHARED - core()
+    daemon = set(modules()) - BASE - OUTSIDE - SHARED - KEEPER - core()
     assert not loaded & daemon
 
 
