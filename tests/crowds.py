@@ -147,9 +147,14 @@ class Crowd:
         for guest in guests:
             assert guest.state in (CONNECTING, WAITING, SERVED), guest.state
             if way == "half-close" and guest.state != CONNECTING:
+                try:
+                    guest.sock.shutdown(socket.SHUT_WR)
+                except OSError:
+                    # it was reset a moment ago
+                    self._read(guest)
+                    continue
                 self._away(guest)
                 guest.state = LEAVING
-                guest.sock.shutdown(socket.SHUT_WR)
             else:
                 if way == "reset":
                     reset_at_close(guest.sock)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.crowds import CONNECTING, SERVED, WAITING, WAYS_TO_LEAVE, Crowd, Reports
+from tests.crowds import CONNECTING, SERVED, WAITING, WAYS_TO_LEAVE, Crowd, Guest, Reports
 from tests.integration.kept import Kept, kept
 from tests.relayed import CONNECTING as SESSION_CONNECTING
 from tests.relayed import PHASES, Relayed
@@ -21,11 +21,15 @@ LISTEN = "listen: {balance: '127.0.0.1:0', status: '127.0.0.1:0', update: '127.0
 
 @dataclass(frozen=True)
 class Sight:
-    """What the daemon says of each client, by ports: its lease's number, since when, and the order of those that wait."""
+    """What the daemon says of each client of 5656, by ports: its lease's number, since when, and the order of those that wait.
+
+    :ivar guests: whose the ports were: the port of one that has left may be another's by now.
+    """
 
     leases: dict[int, int]
     ages: dict[int, float]
     order: list[int]
+    guests: dict[int, Guest]
 
 
 @dataclass
@@ -84,23 +88,25 @@ class Scene:
         self.relayed.check()
 
     def sight(self) -> Sight:
-        return Sight(self.reports.leases(), self.reports.ages(), self.reports.order())
+        guests = {guest.port: guest for guest in self.crowd.of(SERVED, WAITING)}
+        return Sight(self.reports.leases(), self.reports.ages(), self.reports.order(), guests)
 
     def same(self, before: Sight) -> None:
         """Whoever is still there has the lease, the place and the age that it had."""
         now = self.sight()
-        assert {port: number for port, number in before.leases.items() if now.leases.get(port, number) != number} == {}
-        both = now.ages.keys() & before.ages.keys()
+        still = {port for port, guest in before.guests.items() if now.guests.get(port) is guest}
+        kept = [port for port in still if port in before.leases]
+        assert {port: now.leases.get(port) for port in kept} == {port: before.leases[port] for port in kept}
         moved = {
             port: (before.ages[port], now.ages[port])
-            for port in both
+            for port in still
             # a waiter that was given a slot meanwhile counts from then on
             if (port in before.leases) == (port in now.leases) and abs(before.ages[port] - now.ages[port]) > 0.5
         }
         assert moved == {}, list(moved.items())[:5]
-        still = set(now.order)
-        ahead = [port for port in before.order if port in still]
-        assert now.order[: len(ahead)] == ahead
+        # whoever waited before waits in the same order, and before all that have come since
+        waited = [port for port in before.order if port in still and port not in now.leases]
+        assert [port for port in now.order if port in now.guests][: len(waited)] == waited
         numbers = list(now.leases.values())
         assert len(set(numbers)) == len(numbers)
 
