@@ -139,6 +139,13 @@ class Keeping:
         self._descriptors.append(descriptor)
         self._waiting.append(waits)
 
+    def hold_instead(self, ident: int, role: int, descriptor: int, waits: Handed | None = None) -> None:
+        """The same for one that comes in the place of another, which was let go of perhaps a moment ago."""
+        # within a batch, what is let go comes after what is held
+        if self._gone and (ident, role) in self._gone:
+            self._gone.remove((ident, role))
+        self.hold(ident, role, descriptor, waits)
+
     def let_go(self, ident: int, role: int) -> None:
         """The keeper need not hold this any more; it is told with the next batch."""
         if self._descriptors and (ident, role) in self._keys:

@@ -19,6 +19,8 @@ from distbal.loop import HotLoop
 from distbal.outcomes import Outcome
 from distbal.ports import BalancePort, HotClient, peer_of
 
+_CLIENT = int(Role.CLIENT)
+
 
 class Turns:
     """Whose turn comes when, of those who wait, kept in the ledger (queues.py: fair).
@@ -56,14 +58,14 @@ class KeptClients:
     :param noted: told a key of fairness whose turn may have changed.
     """
 
-    __slots__ = ("_loop", "_port", "keeping", "noted", "words")
+    __slots__ = ("_loop", "_port", "keeping", "listener", "noted")
 
     def __init__(self, port: BalancePort, loop: HotLoop, keeping: Keeping, noted: Callable[[str], None]) -> None:
         self._port = port
         self._loop = loop
         self.keeping = keeping
         self.noted = noted
-        self.words = port.words
+        self.listener = keeping.ledger.name(port.words)
 
     def __call__(self, descriptor: int, address: Any) -> None:
         """A new client, from the hot loop."""
@@ -106,29 +108,23 @@ class KeptClient(HotClient):
         clients, lease = self._clients, ticket.lease
         keeping = clients.keeping
         self._id = ticket.id
-        self.account = keeping.ledger.enter(
-            ledger.CLIENT,
-            ledger.WAITING if lease is None else ledger.LEASED,
-            ticket.id,
-            listener=clients.words,
-            host="" if lease is None else lease.host.spec.name,
-            ticket=ticket.id,
-            asked=ticket.asked,
-            granted=0.0 if lease is None else lease.granted,
-            address=address,
-            peer_port=peer_port,
-        )
-        keeping.hold(ticket.id, Role.CLIENT, self.descriptor, self)
+        host, granted = ("", 0.0) if lease is None else (lease.host.spec.name, lease.granted)
+        self.account = keeping.ledger.enter_client(clients.listener, host, ticket.id, ticket.asked, granted, address, peer_port)
+        keeping.hold(ticket.id, _CLIENT, self.descriptor, self)
         if lease is None:
             clients.noted(address)
 
     def handed_over(self) -> None:
         """The keeper has its descriptor."""
         self.handed = True
-        if self.account >= 0:
+        line = self._line
+        if not line:
             self._clients.keeping.ledger.mark(self.account, ledger.HELD)
-        line, self._line = self._line, b""
-        if line and not self._send(line):
+            return
+        self._line = b""
+        if HotClient.deliver(self, line):
+            self._clients.keeping.ledger.mark(self.account, ledger.HELD | ledger.TOLD)
+        else:
             self.left(Outcome.UNDELIVERED)
 
     def deliver(self, line: bytes) -> bool:
@@ -154,7 +150,7 @@ class KeptClient(HotClient):
         if self.account >= 0:
             keeping = self._clients.keeping
             if not self.handed:
-                keeping.forget(self._id, Role.CLIENT)
+                keeping.forget(self._id, _CLIENT)
             account, self.account = self.account, -1
             super().hang_up()
             keeping.ledger.leave(account)

@@ -174,6 +174,25 @@ class Ledger:
         memory[offset] = state
         return offset
 
+    def enter_client(
+        self, listener: int, host: str, ticket: int, asked: float, granted: float, address: str, peer_port: int
+    ) -> int:
+        """A new record of a client of 5656, which has a lease where a host is named: the same as :meth:`enter`, in less time.
+
+        :param listener: the number of the :meth:`name` of what it came by.
+        """
+        offset = self._free.pop() if self._free else self._grow()
+        memory = self._slots
+        number = self._names.get(host)
+        if number is None:
+            number = self.name(host)
+        _RECORD.pack_into(
+            *(memory, offset, FREE, CLIENT, peer_port, listener, number, 0, 0, ticket, ticket, 0, asked, granted),
+            *(math.nan, math.nan, address.encode()[:56]),
+        )
+        memory[offset] = LEASED if host else WAITING
+        return offset
+
     def leave(self, offset: int) -> None:
         """A record is needed no more."""
         self._slots[offset] = FREE
