@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -140,13 +140,20 @@ class Scene:
 
 
 @contextmanager
-def crowded(directory: Path, *, supervised: bool, clients: int = CLIENTS, seed: int = 1) -> Iterator[Scene]:
+def crowded(
+    directory: Path, *, supervised: bool, clients: int = CLIENTS, seed: int = 1, room: Room | None = None
+) -> Iterator[Scene]:
     """A daemon that is full, while the block runs.
 
     :param supervised: whether it has a keeper.
     :param clients: how many, where the process may have as many descriptors as that takes.
+    :param room: where its clients live, if not in one of their own.
     """
-    with many_descriptors() as most, Room() as room, Relayed(room) as relayed:
+    with ExitStack() as stack:
+        most = stack.enter_context(many_descriptors())
+        if room is None:
+            room = stack.enter_context(Room())
+        relayed = stack.enter_context(Relayed(room))
         # the daemon keeps 800 for its other ports, and a session takes four
         number = min(clients, most // 2)
         half = number // 2

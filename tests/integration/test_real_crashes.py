@@ -6,10 +6,13 @@ closed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests.integration.crowded import Scene, crowded
 from tests.relayed import FREE, PHASES, Sizes
+from tests.rooms import Room
 
 #: kills of a full daemon, and of one where clients come and go all the time: 50 together
 FULL, BUSY = 5, 45
@@ -19,49 +22,64 @@ NEW_ONES = 3
 LONG, KILLS = 250_000_000, 10
 
 
-def killed(scene: Scene, after: float) -> None:
-    """Kill it at this moment, and wait for the next one; clients come and go all the time."""
+def killed(scene: Scene, after: float, *others: Scene) -> None:
+    """Kill it in so many seconds, and wait for the next one; clients come and go all the time, those of others too."""
     end = scene.room.now() + after
-    scene.meanwhile(lambda: scene.room.now() >= end, "the moment", number=NEW_ONES)
+
+    def meanwhile(holds: Callable[[], bool], what: str) -> None:
+        def turned() -> bool:
+            for other in others:
+                other.come_and_go(NEW_ONES)
+            return holds()
+
+        scene.meanwhile(turned, what, number=NEW_ONES)
+
+    meanwhile(lambda: scene.room.now() >= end, "the moment")
     before = scene.daemon.kill()
     assert before
-    scene.meanwhile(lambda: scene.daemon.pid not in (0, before), "another daemon", number=NEW_ONES)
+    meanwhile(lambda: scene.daemon.pid not in (0, before), "another daemon")
 
 
 def test_kills_of_a_full_daemon(tmp_path: Path) -> None:
     """With 2,000 clients and 200 sessions in every phase. Those that wait keep their order and age, leases their numbers."""
     with crowded(tmp_path, supervised=True) as scene:
         scene.crowd.tolerant = True
-        for _ in range(FULL):
+        for number in range(FULL):
             before = scene.sight()
+            if number == FULL - 1:
+                scene.begin_connecting()
             killed(scene, scene.dice.uniform(0, 0.2))
+            scene.relayed.deaf.open_up()
             scene.agree()
             scene.same(before)
         assert scene.crowd.cut <= FULL * NEW_ONES
-        scene.begin_connecting()
-        before = scene.sight()
-        killed(scene, 0.1)
-        scene.relayed.deaf.open_up()
-        scene.agree()
-        scene.same(before)
         scene.all_end()
 
 
 def test_kills_at_random_moments(tmp_path: Path) -> None:
-    """Also while it starts and takes up what was left: clients come and go, sessions begin and end."""
-    with crowded(tmp_path, supervised=True, clients=200, seed=2) as scene:
-        scene.crowd.tolerant = True
+    """Clients come and go, sessions begin and end. Three daemons at once, so that one serves while another is killed."""
+    with ExitStack() as stack:
+        room = stack.enter_context(Room())
+        scenes = []
+        for number in range(3):
+            (directory := tmp_path / str(number)).mkdir()
+            scenes.append(stack.enter_context(crowded(directory, supervised=True, clients=200, seed=number, room=room)))
+        for scene in scenes:
+            scene.crowd.tolerant = True
         for number in range(BUSY):
-            killed(scene, scene.dice.uniform(0, 0.3))
+            scene = scenes[number % 3]
+            killed(scene, scene.dice.uniform(0, 0.3), *(other for other in scenes if other is not scene))
             scene.relayed.begin(PHASES[number % len(PHASES)], 2)
-            if number % 5 == 4:
+            if number % 7 == 6:
                 scene.relayed.finish()
                 scene.agree()
-        print(f"{scene.crowd.cut} clients were closed in {BUSY} kills, {scene.crowd.told} were told a host")  # noqa: T201
-        assert scene.crowd.cut <= BUSY * NEW_ONES
-        scene.relayed.finish()
-        scene.agree()
-        scene.all_end()
+        for scene in scenes:
+            scene.relayed.finish()
+            scene.agree()
+            scene.all_end()
+        cut, told = (sum(getattr(scene.crowd, name) for scene in scenes) for name in ("cut", "told"))
+        print(f"{cut} clients were closed in {BUSY} kills, {told} were told a host")  # noqa: T201
+        assert cut <= BUSY * NEW_ONES
 
 
 def test_a_long_transfer(tmp_path: Path) -> None:
