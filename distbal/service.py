@@ -129,7 +129,7 @@ class BalancerService(Service):
         self._terms = Terms()
         self._agree()
         lookup = Lookup(clock, SystemResolver(reactor))
-        self._proxy = Proxy(clock, lookup)
+        self._proxy = Proxy(clock, lookup, keeping)
         self._slots = Slots(self.leases)
         self.monitors = Rounds(self.leases, Surroundings(reactor, lookup, self._slots))
         self._kept = kept
