@@ -26,7 +26,7 @@ HEADER = struct.Struct("<Q")
 NOISE = random.Random(6).randbytes((1 << 20) + 7)
 TWICE = memoryview(NOISE + NOISE)
 #: bytes that are moved at once
-PIECE = 1 << 16
+PIECE = 1 << 18
 #: buffers of both ends: small, so that a stream that is not read stands still soon
 BUFFER = 1 << 15
 
@@ -178,7 +178,8 @@ class Session:
         self.request = HEADER.size + self._sizes.request
         self._room = room
         sock = socket.socket()
-        _small(sock)
+        if phase != FREE:
+            _small(sock)
         sock.setblocking(False)
         number_of_error = sock.connect_ex(where)
         assert number_of_error in (0, errno.EINPROGRESS), os.strerror(number_of_error)
@@ -205,7 +206,8 @@ class Session:
 
     def taken(self, sock: socket.socket) -> None:
         """Its server has taken it in, and has read its number."""
-        _small(sock)
+        if self.phase != FREE:
+            _small(sock)
         self.server = End(self._room, self, sock, (self.number + 1, self._sizes.answer), (self.number, self.request))
         self.server.got = HEADER.size
         self.server.closes_first = True

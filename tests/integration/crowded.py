@@ -16,6 +16,8 @@ from tests.rooms import Room, many_descriptors
 
 #: clients of 5656, and sessions of the proxy, where descriptors are to be had
 CLIENTS, SESSIONS = 2000, 200
+#: of which so many come, and as many go, each time after a pause of so many seconds
+NEW_ONES, PAUSE = 3, 0.01
 LISTEN = "listen: {balance: '127.0.0.1:0', status: '127.0.0.1:0', update: '127.0.0.1:0', proxy: %s}\n"
 
 
@@ -119,11 +121,16 @@ class Scene:
         for guest in self.dice.sample(there, min(number, len(there))):
             self.crowd.leave([guest], self.dice.choice(WAYS_TO_LEAVE))
 
-    def meanwhile(self, holds: Callable[[], bool], what: str, *, number: int = 3) -> None:
-        """Clients come and go until it holds."""
+    def meanwhile(self, holds: Callable[[], bool], what: str, *others: Scene) -> None:
+        """Clients come and go, here and elsewhere, until it holds."""
+        due = 0.0
 
         def turned() -> bool:
-            self.come_and_go(number)
+            nonlocal due
+            if (now := self.room.now()) >= due:
+                due = now + PAUSE
+                for scene in (self, *others):
+                    scene.come_and_go(NEW_ONES)
             return holds()
 
         self.room.until(turned, what)

@@ -6,38 +6,26 @@ closed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.integration.crowded import Scene, crowded
+from tests.integration.crowded import NEW_ONES, Scene, crowded
 from tests.relayed import FREE, PHASES, Sizes
 from tests.rooms import Room
 
 #: kills of a full daemon, and of one where clients come and go all the time: 50 together
 FULL, BUSY = 5, 45
-#: clients that come in one turn of the room, of which those may be closed that are accepted in the turn of a kill
-NEW_ONES = 3
 #: bytes of the long transfer, each way; and how often the daemon is killed meanwhile
-LONG, KILLS = 250_000_000, 10
+LONG, KILLS = 210_000_000, 10
 
 
 def killed(scene: Scene, after: float, *others: Scene) -> None:
     """Kill it in so many seconds, and wait for the next one; clients come and go all the time, those of others too."""
     end = scene.room.now() + after
-
-    def meanwhile(holds: Callable[[], bool], what: str) -> None:
-        def turned() -> bool:
-            for other in others:
-                other.come_and_go(NEW_ONES)
-            return holds()
-
-        scene.meanwhile(turned, what, number=NEW_ONES)
-
-    meanwhile(lambda: scene.room.now() >= end, "the moment")
+    scene.meanwhile(lambda: scene.room.now() >= end, "the moment", *others)
     before = scene.daemon.kill()
     assert before
-    meanwhile(lambda: scene.daemon.pid not in (0, before), "another daemon")
+    scene.meanwhile(lambda: scene.daemon.pid not in (0, before), "another daemon", *others)
 
 
 def test_kills_of_a_full_daemon(tmp_path: Path) -> None:
@@ -83,7 +71,7 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
 
 
 def test_a_long_transfer(tmp_path: Path) -> None:
-    """250 MB each way at once, whose daemon is killed ten times on the way: the same bytes."""
+    """210 MB each way at once, whose daemon is killed ten times on the way: the same bytes."""
     with crowded(tmp_path, supervised=True, clients=20) as scene:
         (session,) = scene.relayed.begin(FREE, 1, Sizes(LONG, LONG))
         for number in range(1, KILLS + 1):

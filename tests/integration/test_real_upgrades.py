@@ -18,8 +18,6 @@ import pytest
 from tests.integration.crowded import Scene, crowded
 
 both = pytest.mark.parametrize("supervised", [False, True], ids=["alone", "supervised"])
-#: clients that come, and go, while each upgrade is made, in one turn of the room
-NEW_ONES = 3
 
 
 @contextmanager
@@ -27,7 +25,7 @@ def upgrading(scene: Scene, times: int = 1) -> Iterator[list[subprocess.Popen[st
     """``distbal upgrade``, so many of them at once, and clients come and go until all have ended; then the block runs."""
     with ExitStack() as stack:
         commands = [stack.enter_context(scene.daemon.asking("upgrade")) for _ in range(times)]
-        scene.meanwhile(lambda: all(one.poll() is not None for one in commands), "the upgrade", number=NEW_ONES)
+        scene.meanwhile(lambda: all(one.poll() is not None for one in commands), "the upgrade")
         yield commands
 
 
@@ -119,11 +117,10 @@ def test_upgrade_while_hosts_go_down(tmp_path: Path, supervised: bool) -> None:
             turns = iter(range(1_000_000))
 
             def over() -> bool:
-                scene.come_and_go(NEW_ONES)
                 say(update, f"beta {'up' if next(turns) % 2 else 'down'}")
                 return command.poll() is not None
 
-            scene.room.until(over, "the upgrade")
+            scene.meanwhile(over, "the upgrade")
             status, words = said(command)
         assert status == 0, words
         say(update, "beta down")
