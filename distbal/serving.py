@@ -85,7 +85,13 @@ class Serving:
         """Serve what is open; why some cannot be served, as far as it shows at once."""
         if loop.available:
             self.loop = HotLoop(self._reactor, self._reactor, self._room, self._keeping)
+            # all that it complains of is that there are too many
+            self.loop.complain = Complaints(self.loop.log, self._reactor.seconds, bound="clients")
         return self.serve(self.opened)
+
+    def free(self) -> int | None:
+        """For how many descriptors of clients there is room now; None where the reactor takes them in."""
+        return None if self.loop is None else self.loop.free()
 
     def stop(self) -> list[Deferred[object]]:
         """Listen no more, and let everybody go."""

@@ -123,6 +123,24 @@ async def test_no_twistd_would_not_start_it(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_no_twistd_could_not_open_its_log_or_enter_its_directory(tmp_path: Path) -> None:
+    """As when root opened them, and then became another user."""
+    path = file(tmp_path)
+    (tmp_path / "there" / "log").mkdir(parents=True)
+    for words, why in [
+        (
+            ("-n", "--logfile", "there/log/x/y", "distbal"),
+            f"log could not be written any more: {tmp_path}/there/log/x/y is not",
+        ),
+        (("-n", "--rundir", "gone", "distbal"), "twistd could not go to its --rundir any more: gone is not ours"),
+    ]:
+        (said,) = (await verdict(started(tmp_path, *words), path)).why
+        assert why in said
+    assert (await verdict(started(tmp_path, "-n", "-l", "there/log/x", "-d", "there", "distbal"), path)).yes
+    assert (await verdict(started(tmp_path, "distbal"), path)).yes
+
+
+@pytest_twisted.ensureDeferred
 async def test_no_accounts_that_cannot_be_understood(tmp_path: Path) -> None:
     found = await verdict(started(tmp_path), file(tmp_path), damage=b"rubbish")
     assert len(found.why) == 1

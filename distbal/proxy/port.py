@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from distbal.bugs import bugs
 from distbal.complaints import Complaints
 from distbal.deadlines import Deadlines
 from distbal.leases import LeaseSource
@@ -56,10 +57,10 @@ class Proxy:
         else:
             self.pipes, self.kind = KeptPipes(clock.seconds, keeping), KeptSession
         self._reserved = False
-        self.young: Deadlines[Session] = Deadlines(clock, CONNECT_TIME, lambda session: session.aged())
-        self.parting: Deadlines[Session] = Deadlines(clock, PARTING_TIME, lambda session: session.parted())
-        self.stalled: Deadlines[Session] = Deadlines(clock, STALL_TIME, lambda session: session.stalled())
-        self.unheard: Deadlines[Session] = Deadlines(clock, LOOK_TIME, lambda session: session.listen_in())
+        self.young: Deadlines[Session] = Deadlines(clock, CONNECT_TIME, _alone(lambda session: session.aged()))
+        self.parting: Deadlines[Session] = Deadlines(clock, PARTING_TIME, _alone(lambda session: session.parted()))
+        self.stalled: Deadlines[Session] = Deadlines(clock, STALL_TIME, _alone(lambda session: session.stalled()))
+        self.unheard: Deadlines[Session] = Deadlines(clock, LOOK_TIME, _alone(lambda session: session.listen_in()))
         self.deadlines = (self.young, self.parting, self.stalled, self.unheard)
 
     def reserve(self, loop: HotLoop) -> None:
@@ -175,6 +176,19 @@ class ProxyPort(ClientPort):
 
 def _nothing(key: str) -> None:
     pass
+
+
+def _alone(late: Callable[[Session], None]) -> Callable[[Session], None]:
+    """The same; a bug in it ends the session that it met, which would have no other deadline."""
+
+    def tell(session: Session) -> None:
+        try:
+            late(session)
+        except Exception:  # noqa: BLE001 (whatever it is, the slot comes back)
+            bugs.met("session", ProxyPort.log, "a session met a bug at a deadline; it is ended")
+            session.fail()
+
+    return tell
 
 
 def _at_once(call: Callable[[], None]) -> None:

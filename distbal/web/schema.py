@@ -125,7 +125,7 @@ def _words(kind: Any) -> str:
         return f"list of {_words(inner[0])}"
     if origin is dict:
         return f"object of {'anything' if inner[1] is Any else _words(inner[1])}"
-    return " or ".join(_SIMPLE[one] for one in inner)
+    return " or ".join(map(_words, inner))
 
 
 if __name__ == "__main__":
