@@ -371,8 +371,8 @@ class Admin:
             failure.trap(UpgradeError)  # type: ignore[no-untyped-call]
             reasons = str(failure.value).splitlines()
             if len(reasons) == 1:
-                raise VerbError(f"distbal is not upgraded: {reasons[0]}")
-            raise VerbError("\n".join(["distbal is not upgraded:", *reasons]))
+                raise VerbError(f"not upgraded: {reasons[0]}")
+            raise VerbError("\n".join(["not upgraded:", *reasons]))
 
         return self._daemon.upgrade().addCallbacks(going, cannot)
 
@@ -419,8 +419,8 @@ def _is(ticket: Ticket, client: str) -> bool:
     """Whether that is this client: an ADDRESS, ADDRESS:PORT, or a number of its job, lease or place in the queue."""
     request = ticket.request
     if client.isascii() and client.isdigit():
-        # a first attempt has no number but its own
-        return int(client) in (ticket.id, request.job or ticket.id)
+        # a first attempt has no number but its own; of thousands of digits Python makes none
+        return len(client) <= 20 and int(client) in (ticket.id, request.job or ticket.id)
     return bool(request.address) and client in (request.address, addresses.join(request.address, request.port))
 
 

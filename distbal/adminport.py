@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from distbal import verbs
 from distbal.admin import Admin, Who
+from distbal.bugs import bugs
 from distbal.complaints import Complaints
 from distbal.logs import Logger
 from distbal.spells import BATCH, Spells, Steps, at_once, is_long
@@ -126,6 +127,9 @@ class AdminProtocol(LineOnlyReceiver):
     def lineLengthExceeded(self, line: bytes) -> None:
         # what it says from now on is nothing; to close at once would destroy what it has not read
         self._over = True
+        self.factory.complain(
+            "a request on the admin socket is longer than {most} bytes: cut off", bound="admin-line", most=MOST_REQUEST
+        )
         self.transport.write(_refusal(f"a request is a line of at most {MOST_REQUEST} bytes", usage=True))
 
     @property
@@ -177,7 +181,7 @@ class AdminProtocol(LineOnlyReceiver):
             return _refusal(str(error))
         if isinstance(error, CancelledError):
             return _refusal("the caller has left")
-        self.factory.log.failure("a verb met a bug", failure)
+        bugs.met("command", self.factory.log, "a verb met a bug", failure)
         return _refusal(f"a bug in distbal ({type(error).__name__}): its log tells more")
 
     def _done(self, told: bytes) -> None:
@@ -226,16 +230,20 @@ class AdminFactory(Factory):
         self._when_left: Deferred[None] | None = None
         self.clock = clock
         self.callers: dict[AdminProtocol, None] = {}
-        self._complain = complain
+        self.complain = complain
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         if len(self.callers) >= CROWD:
             # they come in the order in which they came
             frozen = next((caller for caller in self.callers if caller.leaves_unread), None)
             if frozen is None:
-                self._complain("{crowd} callers at once on the admin socket: one more is turned away", crowd=CROWD)
+                self.complain(
+                    "{crowd} callers at once on the admin socket: one more is turned away", bound="admin", crowd=CROWD
+                )
                 return TurnedAway()
-            self._complain("{crowd} callers at once on the admin socket: one that does not read makes room", crowd=CROWD)
+            self.complain(
+                "{crowd} callers at once on the admin socket: one that does not read makes room", bound="admin", crowd=CROWD
+            )
             frozen.make_room()
         return AdminProtocol(self)
 

@@ -33,7 +33,7 @@ SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.
 #: twistd's umask for a process that it detaches, where no option says otherwise (twisted.scripts._twistd_unix)
 _DETACHED_UMASK = "077"
 #: and where that logs
-_DETACHED_LOG = "twistd.log"
+DETACHED_LOG = "twistd.log"
 #: what twistd has done once for good: rights that were given up are not there to be given up again
 _SHED = ("uid", "gid", "euid")
 #: options of the interpreter that have their value in the next word (python(1)), where it does not follow at once
@@ -135,7 +135,7 @@ def command(start: Start) -> Command:
     if "nodaemon" not in found:
         kept.append(("nodaemon", None))
         if not {"logfile", "syslog", "logger"} & found.keys():
-            kept.append(("logfile", _DETACHED_LOG))
+            kept.append(("logfile", DETACHED_LOG))
         if "umask" not in found:
             kept.append(("umask", _DETACHED_UMASK))
     words = (*before, *(f"--{name}" if value is None else f"--{name}={value}" for name, value in kept))

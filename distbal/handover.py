@@ -19,6 +19,7 @@ from distbal import ledger, takeup
 from distbal.carried import CarriedTicket
 from distbal.config import Settings
 from distbal.errors import DistbalError
+from distbal.hosts import DEFAULT_POOL
 from distbal.inheritance import Inheritance
 from distbal.keeperwire import Key, Role
 from distbal.keptclients import KeptClient
@@ -27,6 +28,9 @@ from distbal.listeners import Left, words
 from distbal.logs import Logger
 from distbal.notebook import Notes, read_notes
 from distbal.ports import HotClient
+from distbal.proxy import takeup as proxy_takeup
+from distbal.proxy.keptpipes import KeptPipes
+from distbal.proxy.lasting import LastingSession
 from distbal.requests import Request, Ticket
 from distbal.scheduler import Scheduler
 from distbal.serving import LISTENER_NOTE, Serving
@@ -92,7 +96,14 @@ def hand_over(book: Ledger, serving: Serving, new_id: Callable[[], int], *, kept
             if not kept:
                 _enter(book, connection, connection.ticket)
             given[connection.ticket.id, Role.CLIENT] = connection.descriptor
-    if not kept:
+    for watcher in serving.loop.watchers:
+        if isinstance(watcher, LastingSession):
+            given.update({(ident, role): descriptor for ident, role, descriptor in watcher.enter(book, new_id)})
+    if kept:
+        pipes = serving.proxy.pipes
+        if isinstance(pipes, KeptPipes):
+            given.update({(ident, role): descriptor for ident, role, descriptor in pipes.descriptors})
+    else:
         for key, turn in serving.leases.scheduler.turns().items():
             book.enter(ledger.TURN, ledger.IN_USE, 0, ticket=turn, address=key)
     return given
@@ -152,7 +163,7 @@ def dry_run(settings: Settings, book: Ledger) -> None:
         notes = read_notes(book.read_notes())
     except LedgerError as error:
         raise HandoverError(f"the accounts of the running daemon cannot be read: {error}") from error
-    tickets = [(_ticket(one, "default"), None) for one in accounts if one.kind == ledger.CLIENT]
+    tickets = [(_ticket(one, DEFAULT_POOL), None) for one in accounts if one.kind == ledger.CLIENT]
     taken = takeup.take_up(Scheduler(settings.farm), Carried(tickets, notes.hosts, notes.totals), time.monotonic())
     wrong = [*notes.wrong, *(f"{one.ticket} cannot be taken up: {one.why}" for one in taken.left_out)]
     if wrong:
@@ -190,16 +201,34 @@ class TakingUp:
             if account.kind == ledger.CLIENT:
                 self._client(account)
         notes = self._notes
+        sessions = self._sessions(accounts)
         leases = self._serving.leases
         taken = leases.take_up(Carried(self._tickets, notes.hosts, notes.totals, turns))
         for one in taken.left_out:
             _log.error("{ticket} cannot be taken up: {why}", ticket=one.ticket, why=one.why)
         for ident, (account, client) in self._clients.items():
             self._go_on(taken.tickets.get(ident), account, client)
+        for account, session in sessions:
+            self.came.sessions += session.resume(taken.tickets.get(account.ticket))
         self._turns(accounts)
         leases.scheduler.history.take_up(notes.history)
         leases.deliver(taken.grants)
         return self.came
+
+    def _sessions(self, accounts: list[Account]) -> list[tuple[Account, LastingSession]]:
+        """Those of the proxy, and their tickets."""
+        serving = self._serving
+        if serving.loop is None:
+            return []
+        taken = proxy_takeup.take_up(serving.proxy, serving.loop, accounts, self._left.descriptors, serving.proxy_port)
+        # the keeper does not let them go by itself: those that are missing had just come
+        self.came.lost += len(taken.missing)
+        self.came.left += len(taken.ended)
+        for account, session in taken.sessions:
+            ticket = proxy_takeup.ticket_of(account, session)
+            if ticket is not None:
+                self._tickets.append((ticket, session))
+        return taken.sessions
 
     def _client(self, account: Account) -> None:
         descriptor = self._left.take(account.id, Role.CLIENT)

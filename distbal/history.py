@@ -40,6 +40,11 @@ class Attempt:
     waited: Moment | None = field(repr=False, compare=False)
 
     @property
+    def not_known(self) -> str:
+        """What is not known of how the hosts stood, as a sentence; "" where all is."""
+        return why.not_known(self.found, self.waited)
+
+    @property
     def passed_over(self) -> tuple[why.PassedOver, ...]:
         """Why not each host before it in rank."""
         return why.passed_over(self.request, self.host, self.found)

@@ -25,6 +25,7 @@ from distbal import keeperwire
 from distbal.keeperwire import End, Keeper, Key, Leave, News, Role
 from distbal.ledger import Ledger
 from distbal.logs import Logger
+from distbal.report import KeeperReport
 
 #: seconds for which a keeper that takes nothing is waited for
 PATIENCE = 5.0
@@ -119,6 +120,12 @@ class Keeping:
         """Whether the keeper has all that it was to be handed."""
         return not self._descriptors and not self._gone
 
+    def report(self) -> KeeperReport:
+        """For readers."""
+        keeper = self.keeper or Keeper("", 0, 0, "", 0.0)
+        pid, version, restarts, last = keeper.pid, keeper.version, keeper.restarts, keeper.last
+        return {"pid": pid, "version": version, "restarts": restarts, "last": last, "gone": self.alone}
+
     # -- what it holds
 
     def new_id(self) -> int:
@@ -138,6 +145,13 @@ class Keeping:
         self._keys.append((ident, role))
         self._descriptors.append(descriptor)
         self._waiting.append(waits)
+
+    def hold_instead(self, ident: int, role: int, descriptor: int, waits: Handed | None = None) -> None:
+        """The same for one that comes in the place of another, which was let go of perhaps a moment ago."""
+        # within a batch, what is let go comes after what is held
+        if self._gone and (ident, role) in self._gone:
+            self._gone.remove((ident, role))
+        self.hold(ident, role, descriptor, waits)
 
     def let_go(self, ident: int, role: int) -> None:
         """The keeper need not hold this any more; it is told with the next batch."""

@@ -16,6 +16,7 @@ from typing import Protocol, cast
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from distbal import evidence
+from distbal.bugs import bugs
 from distbal.health import Verdict
 from distbal.hosts import AdminState, Farm
 from distbal.logs import Logger
@@ -27,6 +28,8 @@ from distbal.takeup import Carried, TakenUp, take_up
 
 #: a timer that is late by this much harms nobody, and rounding must not wake us too early
 _TIMER_SLACK = 0.001
+#: seconds after which what expires is looked at again when a bug was met meanwhile
+_AGAIN = 1.0
 
 
 class Taker(Protocol):
@@ -191,7 +194,7 @@ class LocalLeases:
             try:
                 tell(reason)
             except Exception:  # noqa: BLE001 (whatever it is, the others' turn comes too)
-                self.log.failure("the holder of {ticket!r} could not be told", ticket=ticket)
+                bugs.met("lease", self.log, "the holder of {ticket!r} could not be told", ticket=ticket)
         self._deliver(freed)
         self._set_timer()
         return kicked
@@ -275,18 +278,25 @@ class LocalLeases:
                     cast("Taker", lease.ticket.holder).granted(lease)
                 except Exception:  # noqa: BLE001 (whatever it is, the others must be told)
                     # its connection is still watched, and gives the lease back when it ends; the others must not wait for it
-                    self.log.failure("the holder of {lease!r} could not be told", lease=lease)
+                    bugs.met("lease", self.log, "the holder of {lease!r} could not be told", lease=lease)
         finally:
             self._delivering = False
 
     def _wake(self) -> None:
         self._timer = self._timer_due = None
-        decisions = self.scheduler.wake(self._seconds())
+        try:
+            decisions = self.scheduler.wake(self._seconds())
+        except Exception:  # noqa: BLE001 (whatever it is, others have their turn later)
+            bugs.met("periodic", self.log, "what has expired could not be looked at; it is tried again")
+            if not self._stopped:
+                self._timer = self._clock.callLater(_AGAIN, self._wake)
+                self._timer_due = self.scheduler.due
+            return
         for ticket in decisions.refusals:
             try:
                 cast("Taker", ticket.holder).refused(ticket, "no host was free for as long as queue.wait allows")
             except Exception:  # noqa: BLE001 (the same)
-                self.log.failure("the holder of {ticket!r} could not be told", ticket=ticket)
+                bugs.met("lease", self.log, "the holder of {ticket!r} could not be told", ticket=ticket)
         self._deliver(decisions.grants)
         self._set_timer()
 

@@ -20,12 +20,13 @@ from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from distbal import listening
+from distbal import endpointkeys, listening
 from distbal.acceptor import Acceptor
 from distbal.errors import ListenError
 from distbal.listenspec import Listener
 from distbal.logs import Logger
 from distbal.loop import HotLoop
+from distbal.strangers import Door
 
 #: what anybody on this machine may use by a Unix socket; the rest changes something, and is for the owner and the group
 FOR_ALL = ("balance", "status", "proxy", "web")
@@ -63,6 +64,8 @@ class Opened:
             if self._sock is None:
                 self._sock = listening.listen_unix(spec.at.path, _mode(spec))
             self._file = _stat(spec.at.path)
+        else:
+            endpointkeys.check(spec.at.description)
 
     @property
     def is_socket(self) -> bool:
@@ -250,5 +253,5 @@ def _stat(path: str) -> os.stat_result | None:
 
 def _listen(reactor: Any, description: str, factory: Factory) -> Deferred[IListeningPort]:
     endpoint: IStreamServerEndpoint = serverFromString(reactor, description)  # type: ignore[no-untyped-call]
-    listens: Deferred[IListeningPort] = endpoint.listen(factory)
+    listens: Deferred[IListeningPort] = endpoint.listen(Door(factory))
     return listens

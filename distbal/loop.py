@@ -30,6 +30,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from distbal import listening
+from distbal.bugs import bugs
 from distbal.closing import shut_and_close
 from distbal.complaints import Complaints
 from distbal.logs import Logger
@@ -330,7 +331,7 @@ class HotLoop:
 
     def turn_out(self, descriptor: int) -> None:
         """End a newcomer that a bug met while it was taken in."""
-        self.log.failure("a connection could not be taken in; it is closed")
+        bugs.met("connection", self.log, "a connection could not be taken in; it is closed")
         connection = self._connections.get(descriptor)
         if connection is not None:
             self._leave(connection, Outcome.CUT_OFF)
@@ -395,7 +396,7 @@ class HotLoop:
                     try:
                         watcher.ready(descriptor, what)
                     except Exception:  # noqa: BLE001 (a bug in one session must not end the others)
-                        self.log.failure("a session met a bug; it is ended")
+                        bugs.met("session", self.log, "a session met a bug; it is ended")
                         self._fail(watcher)
                     work += WATCHED - 1
                     continue
@@ -420,7 +421,7 @@ class HotLoop:
         try:
             watcher.fail()
         except Exception:  # noqa: BLE001 (the same)
-            self.log.failure("a session that met a bug could not be ended")
+            bugs.met("session", self.log, "a session that met a bug could not be ended")
 
     def _call_later(self) -> None:
         calls, self._later = self._later, []
@@ -428,7 +429,7 @@ class HotLoop:
             try:
                 call()
             except Exception:  # noqa: BLE001 (the same)
-                self.log.failure("something that was put off could not be done")
+                bugs.met("session", self.log, "something that was put off could not be done")
 
     def _accept(self, descriptors: list[int]) -> int:
         taken = 0
@@ -439,12 +440,12 @@ class HotLoop:
                 try:
                     taken += listener.ready(self._turn)
                 except Exception:  # noqa: BLE001 (the same)
-                    self.log.failure("a connection could not be taken in")
+                    bugs.met("connection", self.log, "a connection could not be taken in")
         return taken
 
     def _leave(self, connection: Connection, outcome: Outcome) -> None:
         try:
             connection.left(outcome)
         except Exception:  # noqa: BLE001 (a bug in one connection must not end the others)
-            self.log.failure("a connection's end could not be handled; it is closed")
+            bugs.met("connection", self.log, "a connection's end could not be handled; it is closed")
             self.end(connection)

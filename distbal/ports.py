@@ -12,6 +12,7 @@ import os
 import socket
 from typing import Any
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, ISystemHandle, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -38,8 +39,9 @@ def peer_of(address: Any) -> tuple[str, int]:
 
 
 def peer_of_transport(address: IAddress | None) -> tuple[str, int]:
-    """The same, from what Twisted gave."""
-    return plain(getattr(address, "host", "")), getattr(address, "port", 0)
+    """The same, from what Twisted gave; ``?`` of a connection without addresses, which no list but ``any`` lets in."""
+    host = getattr(address, "host", "" if address is None or isinstance(address, UNIXAddress) else "?")
+    return plain(host) if isinstance(host, str) else "?", getattr(address, "port", 0)
 
 
 def system_socket(transport: object) -> socket.socket | None:

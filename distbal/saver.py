@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
+from distbal.bugs import bugs
 from distbal.changes import Changes
 from distbal.decisions import Decisions
 from distbal.errors import DistbalError
@@ -71,7 +73,7 @@ class Saver:
             why = str(failure.value)
             self.log.error("what was decided cannot be kept: {why}", why=why)
             return why
-        self.log.failure("what was decided cannot be kept, by a bug", failure)
+        bugs.met("command", self.log, "what was decided cannot be kept, by a bug", failure)
         return "of a bug: the log tells more"
 
     def _written(self, why_not: str) -> None:
@@ -169,6 +171,12 @@ def _take(directory: str, *, make: bool) -> int:
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise DistbalError(f"the state directory {directory} cannot be had: {why}") from error
+    if path.stat().st_mode & stat.S_IWOTH:
+        os.close(lock)
+        raise DistbalError(
+            f"everybody may write in the state directory {directory}, and so undo what people decided: chmod o-w {directory},"
+            " or name a new directory in it"
+        )
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -41,6 +41,7 @@ class Serving:
     :param keeping: who is to hold what clients have; None for nobody.
 
     :ivar leases: where slots come from.
+    :ivar proxy: what its ports share.
     :ivar loop: where clients are, that are no transports; None before the start, and where there can be none.
     :ivar turns: of fairness, as the ledger has them; None without a keeper.
     :ivar opened: what is listened on. Those that turn out not to be served are taken out, so that the next reload tries again.
@@ -68,7 +69,7 @@ class Serving:
         self.leases = leases
         self._terms = terms
         self._complain = complain
-        self._proxy = proxy
+        self.proxy = proxy
         self._factories = factories
         self._changed = changed
         self._room = room
@@ -84,7 +85,13 @@ class Serving:
         """Serve what is open; why some cannot be served, as far as it shows at once."""
         if loop.available:
             self.loop = HotLoop(self._reactor, self._reactor, self._room, self._keeping)
+            # all that it complains of is that there are too many
+            self.loop.complain = Complaints(self.loop.log, self._reactor.seconds, bound="clients")
         return self.serve(self.opened)
+
+    def free(self) -> int | None:
+        """For how many descriptors of clients there is room now; None where the reactor takes them in."""
+        return None if self.loop is None else self.loop.free()
 
     def stop(self) -> list[Deferred[object]]:
         """Listen no more, and let everybody go."""
@@ -127,7 +134,7 @@ class Serving:
         if kind != "proxy" or len(rest) != 3 or rest[1] not in ("client", "server") or rest[2] not in ("cancel", "pass"):
             raise ValueError(f"no session comes by {came_by!r}")
         port = self._port(came_by)
-        return port if isinstance(port, ProxyPort) else self._proxy_port(*rest)
+        return port if isinstance(port, ProxyPort) else self._make_proxy_port(*rest)
 
     def _port(self, came_by: str) -> ClientPort | None:
         return next((port for port in self._ports if port.words == came_by), None)
@@ -218,9 +225,9 @@ class Serving:
         self._ports.add(port)
         return port
 
-    def _proxy_port(self, pool: str, speaks_first: str, half_close: str) -> ProxyPort:
+    def _make_proxy_port(self, pool: str, speaks_first: str, half_close: str) -> ProxyPort:
         port = ProxyPort(
-            self._proxy,
+            self.proxy,
             self.leases,
             self._terms,
             pool,
@@ -229,17 +236,19 @@ class Serving:
             passes=half_close == "pass",
             verbose=self._log_jobs,
         )
+        if self.turns is not None:
+            port.noted = self.turns.note
         self._ports.add(port)
         return port
 
     def _serve_proxy(self, opened: Opened) -> Deferred[None]:
         spec, hot_loop = opened.spec, self.loop
-        port = self._proxy_port(spec.pool, spec.speaks_first, spec.half_close)
+        port = self._make_proxy_port(spec.pool, spec.speaks_first, spec.half_close)
         if hot_loop is None or not splice.available or not opened.is_socket:
             factory = ProxyFactory(port, self._reactor)
             # those that listen no more are kept for their sessions
             self._streams = [old for old in self._streams if old.numPorts or old.sessions] + [factory]
             return opened.serve(self._reactor, factory)
-        self._proxy.reserve(hot_loop)
+        self.proxy.reserve(hot_loop)
         opened.serve_hot(hot_loop, lambda descriptor, address: port.hot(hot_loop, descriptor, address), splice.COST)
         return succeed(None)

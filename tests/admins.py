@@ -13,6 +13,7 @@ from distbal.changes import Changes
 from distbal.decisions import Decisions
 from distbal.execing import UpgradeError
 from distbal.hosts import Farm
+from distbal.inside import Inside
 from distbal.leases import LocalLeases
 from distbal.lookup import Lookup
 from distbal.monitors.kit import Surroundings
@@ -51,7 +52,12 @@ class Desk:
         lookup = Lookup(self.clock, nobody)
         self.monitors = Rounds(self.leases, Surroundings(self.clock, lookup, Slots(self.leases)))
         self.reporter = Reporter(
-            self.leases, self.monitors, seconds=self.clock.seconds, wall=self.wall, decisions=lambda: self.made
+            self.leases,
+            self.monitors,
+            seconds=self.clock.seconds,
+            wall=self.wall,
+            inside=Inside(self.clock),
+            decisions=lambda: self.made,
         )
         self.kept: list[tuple[Decisions, int]] = []
         self.why_not = ""

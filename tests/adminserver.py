@@ -90,6 +90,7 @@ def main(path: str, name: str) -> None:
     from distbal import verbs
     from distbal.admin import Admin, Who
     from distbal.execing import UpgradeError
+    from distbal.inside import Inside
     from distbal.leases import LocalLeases
     from distbal.lookup import Lookup
     from distbal.monitors.kit import Surroundings
@@ -113,6 +114,7 @@ def main(path: str, name: str) -> None:
                 self.rounds,
                 seconds=reactor.seconds,
                 wall=time.time,
+                inside=Inside(reactor),
                 decisions=lambda: self.admin.overlay.decisions,
                 ports=lambda: {"balance": ["0.0.0.0:5656"], "admin": [f"unix:{path}"]},
             )

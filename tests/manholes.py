@@ -22,6 +22,7 @@ from distbal.admin import Admin
 from distbal.changes import Changes
 from distbal.decisions import Decisions
 from distbal.hosts import Farm
+from distbal.inside import Inside
 from distbal.leases import LocalLeases
 from distbal.lookup import Lookup, SystemResolver
 from distbal.monitors.kit import Surroundings
@@ -106,7 +107,9 @@ class Balancer:
         surroundings = Surroundings(self.clock, Lookup(self.clock, SystemResolver(self.clock)), Slots(self.leases))
         self.monitors = Rounds(self.leases, surroundings)
         self.daemon = Daemon(self.leases)
-        self.reporter = Reporter(self.leases, self.monitors, seconds=self.clock.seconds, wall=time.time)
+        self.reporter = Reporter(
+            self.leases, self.monitors, seconds=self.clock.seconds, wall=time.time, inside=Inside(self.clock)
+        )
         self.admin = Admin(self.daemon, self.leases, self.reporter, time.time)
         self.admin.file_changed(self.farm)
 

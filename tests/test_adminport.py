@@ -326,3 +326,29 @@ async def test_nothing_is_made_for_callers_that_have_left(tmp_path: Path) -> Non
         await until(lambda: not one.factory.callers, "their end")
         assert not one.spells._tasks
         assert (await one.say({"words": ["status"]}))["ok"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_those_who_are_there_are_answered_before_they_are_let_go(tmp_path: Path) -> None:
+    async with office(tmp_path) as one:
+        kept: Deferred[str] = Deferred()
+        one.desk.saved = lambda: kept  # type: ignore[method-assign]
+        idle, busy = await one.caller(), await one.caller()
+        busy.transport.write(b'{"words": ["upgrade"]}\n')
+        await until(lambda: len(one.desk.admin.changes) == 1, "the verb")
+        left: list[None] = []
+        one.factory.take_leave().addCallback(left.append)
+        await idle.ends()
+        assert (busy.over, left) == (False, [])
+        kept.callback("")
+        await busy.ends()
+        assert json.loads(busy.heard)["answer"]["after"] == "0.6.0"
+        await until(lambda: left == [None], "the end of all that were there")
+        # whoever comes now is answered too, and stays no longer
+        late = await one.caller()
+        late.transport.write(b'{"words": ["queue"]}\n')
+        await late.ends()
+        assert json.loads(late.heard)["ok"]
+        one.factory.stay()
+        assert (await one.say({"words": ["queue"]}))["ok"]
+        assert one.factory.take_leave().called, "nobody is there"

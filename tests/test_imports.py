@@ -37,7 +37,7 @@ KEEPER = {
 #: what people's programs and the daemon share: words and tables, of the standard library alone
 SHARED = {
     *("distbal.addresses", "distbal.hostspec", "distbal.verbs", "distbal.report", "distbal.columns"),
-    *("distbal.tables", "distbal.hosttables", "distbal.keeperwire"),
+    *("distbal.tables", "distbal.hosttables", "distbal.keeperwire", "distbal.insidewords"),
 }
 #: what would bring a clock, chance without a seed, files or the network into the core
 IMPURE = {

@@ -38,6 +38,7 @@ from distbal.manhole.factory import ManholeFactory, make_factory
 from distbal.manhole.hostkey import HostKeyError
 from distbal.manhole.transport import MOST_TRIES, Transport
 from distbal.monitors.sshtalk import SILENT
+from distbal.verbs import VERBS
 from tests.manholes import Balancer, Settings
 from tests.services import Lines
 
@@ -541,3 +542,41 @@ def test_numbers_of_any_size_are_not_looked_at(place: Place) -> None:
     text = NS(b"x") + NS(b"ssh-connection") + NS(b"publickey") + b"\1" + NS(b"rsa-sha2-512") + NS(blob)
     ((message, _),) = place.says(client, MSG_USERAUTH_REQUEST, text + NS(NS(b"rsa-sha2-512") + NS(b"x" * 8000)))
     assert message == MSG_USERAUTH_FAILURE
+
+
+COMMANDS = st.binary(max_size=200) | st.lists(
+    st.sampled_from([*VERBS, "help", "--json", "alpha:3632", "'", '"', "\\", "9" * 5000, "0.5", "\n", "\x1b[2J", "#"]),
+    max_size=6,
+).map(lambda words: " ".join(words).encode())
+
+
+@given(COMMANDS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+def test_any_command(place: Place, said: bytes) -> None:
+    """It is done or refused, with a status that says which, and the session is over."""
+    one = place.client()
+    place.logs_in(one)
+    place.opens(one)
+    heard = place.asks(one, b"exec", NS(said))
+    statuses = [payload[-1] for message, payload in heard if message == messages.MSG_CHANNEL_REQUEST]
+    assert heard[0][0] == messages.MSG_CHANNEL_FAILURE or statuses in ([0], [1], [2])
+    one.transport.loseConnection()
+    place.pump()
+
+
+REQUESTS = st.sampled_from([b"exec", b"shell", b"pty-req", b"env", b"window-change", b"signal", b"subsystem", b"break"])
+
+
+@given(st.lists(st.tuples(REQUESTS, st.binary(max_size=60) | st.binary(max_size=20).map(NS)), max_size=4))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+def test_whatever_is_asked_of_a_session(place: Place, asked: list[tuple[bytes, bytes]]) -> None:
+    """Each is granted or refused, or ends the connection; none is a bug in the log."""
+    one = place.client()
+    place.logs_in(one)
+    place.opens(one)
+    for kind, data in asked:
+        if one.transport.disconnecting:
+            break
+        place.asks(one, kind, data)
+    one.transport.loseConnection()
+    place.pump()

@@ -315,7 +315,7 @@ def test_at_the_end_every_stream_is_closed(shown: Shown) -> None:
     website.feed.start()
     assert website.listen().answer.status == 200
     website.feed.stop()
-    assert not calls(website, "LoopingCall", "piece")
+    assert not calls(website, "Periodic", "piece")
 
 
 def test_the_end_comes_while_a_frame_is_made(shown: Shown) -> None:
@@ -326,7 +326,7 @@ def test_the_end_comes_while_a_frame_is_made(shown: Shown) -> None:
     website.feed._turn()
     assert calls(website, "piece")
     website.feed.stop()
-    assert not calls(website, "LoopingCall", "piece")
+    assert not calls(website, "Periodic", "piece")
     website.clock.advance(5)
     assert reader.transport.gone
     assert reader.answer.frames == []

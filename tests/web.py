@@ -26,6 +26,7 @@ from twisted.web.server import Request
 from distbal.access import AccessList
 from distbal.complaints import Complaints
 from distbal.decisions import Decisions
+from distbal.inside import Inside
 from distbal.reporter import Reporter
 from distbal.web.resources import send
 from distbal.web.site import Channel, WebSite, make_site
@@ -95,6 +96,7 @@ def reporter_of(ground: Ground, decisions: Callable[[], Decisions] = Decisions) 
         ground.rounds,
         seconds=seconds,
         wall=lambda: seconds() + 1e9,
+        inside=Inside(ground.clock, lambda: 900),
         decisions=decisions,
         ports=lambda: ports,
     )

@@ -137,7 +137,7 @@ class ManholeFactory(SSHFactory):
     def begun(self, one: Transport) -> None:
         """One has come. If there are too many that have not logged in, the oldest of them goes: it is no honest client."""
         if len(self._strangers) >= MOST_STRANGERS:
-            next(iter(self._strangers)).cut("makes room for others: it has not logged in")
+            next(iter(self._strangers)).cut("makes room for others: it has not logged in", bound="manhole")
         self._strangers[one] = None
         self._grace.add(one)
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from distbal.bugs import bugs
 from distbal.logs import Logger
 from distbal.monitors.kit import Surroundings
 
@@ -113,7 +114,7 @@ class _Running:
         """An exception in the loop that nobody waits for."""
         problem = context.get("exception") or RuntimeError("no exception")
         self.reactor.callFromThread(
-            self.log.failure, "in the asyncio loop: {words}", failure=_failure(problem), words=context["message"]
+            bugs.met, "monitor", self.log, "in the asyncio loop: {words}", _failure(problem), words=context["message"]
         )
 
 
