@@ -25,7 +25,7 @@ BASHDIR    ?= $(PREFIX)/share/bash-completion/completions
 ZSHDIR     ?= $(PREFIX)/share/zsh/site-functions
 FISHDIR    ?= $(PREFIX)/share/fish/vendor_completions.d
 # what the unit starts
-TWISTD      ?= /opt/distbal/bin/twistd
+DISTBAL     ?= /opt/distbal/bin/distbal
 
 # the pure core: tests/test_imports.py keeps Twisted, files and clocks out of these, and their coverage is held higher
 CORE := access activity carried changes checked decisions errors evidence health history hosts judge loads outcomes past policies queues ranking remembered report requests scheduler snapshot standing takeup waits why wire
@@ -133,7 +133,7 @@ install: build/distbal-wrap  ## for packagers: unit, example configuration, man 
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SYSCONFDIR)/distbal $(DESTDIR)$(DOCDIR)/examples
 	install -m 755 build/distbal-wrap $(DESTDIR)$(BINDIR)/distbal-wrap
 	install -d $(DESTDIR)$(UNITDIR)
-	sed 's,/opt/distbal/bin/twistd,$(TWISTD),' etc/distbal.service > $(DESTDIR)$(UNITDIR)/distbal.service
+	sed 's,/opt/distbal/bin/distbal,$(DISTBAL),' etc/distbal.service > $(DESTDIR)$(UNITDIR)/distbal.service
 	chmod 644 $(DESTDIR)$(UNITDIR)/distbal.service
 	install -D -m 644 etc/sysusers.d/distbal.conf $(DESTDIR)$(SYSUSERSDIR)/distbal.conf
 	@# a configuration that is in use stays as it is
