@@ -243,6 +243,13 @@ class Session:
             PARTING: self.client.ended and self.server.over,
         }.get(self.phase, False)
 
+    def stand_still(self) -> None:
+        """Nobody reads, until all go on."""
+        for end in (self.client, self.server):
+            if end is not None:
+                end.may_read = False
+                end.go()
+
     def go_on(self) -> None:
         self.held = False
         for end in (self.client, self.server):
