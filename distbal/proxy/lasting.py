@@ -146,26 +146,39 @@ class LastingSession(SpliceSession):
         up, down, server = self.up, self.down, self._server
         up.target = down.source = server
         said_up = bool(account.flags & SAID_UP)
-        done = transferred(server, we_connected=True, we_ended=said_up, broken=account.error not in (0, errno.EPIPE))
+        error, is_to_hear = account.error, broke(server)
+        done = transferred(
+            server,
+            we_connected=True,
+            we_ended=said_up,
+            taken=self._given(),
+            peer_ended=error == errno.EPIPE or (said_up and not error and not is_to_hear),
+        )
         up.taken += done.sent
         down.taken = done.taken
-        if done.state == CLOSED:
-            try:
-                other = transferred(self._client, we_connected=False)
-            except OSError:
-                pass  # a Unix socket, which does not count
-            else:
-                if other.state != CLOSED:
-                    # what the client was given, and what is on its way to it, is known better
-                    down.taken = other.sent + (0 if down.pipe is None else down.pipe.held)
-        if account.error:
-            up.error = OSError(account.error, os.strerror(account.error))
+        if done.state == CLOSED and not (error or said_up or is_to_hear):
+            # it broke, and the process before was told, and did not come to write that down
+            error = errno.EPIPE if done.peer_ended else errno.ECONNRESET
+        if error:
+            up.error = OSError(error, os.strerror(error))
             _drop(up)
         elif said_up:
             up.ended = up.over = True
         if account.flags & SAID_DOWN:
             down.ended = down.over = True
             self._gone &= ~_HUP
+
+    def _given(self) -> int | None:
+        """Bytes that the client was given, or that are on their way to it, which are those that the server was relieved of.
+
+        None where its socket does not know it (any more).
+        """
+        pipe = self.down.pipe
+        try:
+            done = transferred(self._client, we_connected=False)
+        except OSError:
+            return None  # a Unix socket, which does not count
+        return None if done.state == CLOSED else done.sent + (0 if pipe is None else pipe.held)
 
     def resume(self, ticket: Ticket | None) -> bool:
         """Go on.
