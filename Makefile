@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.distbal-installed
+# how long the soak lasts
+MINUTES ?= 5
 # further arguments for pytest: make test ARGS="-k wire -x"
 ARGS   ?=
 
@@ -23,10 +25,10 @@ BASHDIR    ?= $(PREFIX)/share/bash-completion/completions
 ZSHDIR     ?= $(PREFIX)/share/zsh/site-functions
 FISHDIR    ?= $(PREFIX)/share/fish/vendor_completions.d
 # what the unit starts
-TWISTD      ?= /opt/distbal/bin/twistd
+DISTBAL     ?= /opt/distbal/bin/distbal
 
 # the pure core: tests/test_imports.py keeps Twisted, files and clocks out of these, and their coverage is held higher
-CORE := access activity carried changes checked decisions errors evidence health history hosts judge loads outcomes policies queues ranking remembered report requests scheduler snapshot standing takeup waits why wire
+CORE := access activity carried changes checked decisions errors evidence health history hosts judge loads outcomes past policies queues ranking remembered report requests scheduler snapshot standing takeup waits why wire
 
 CFLAGS  ?= -O2
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' distbal/__init__.py)
@@ -37,7 +39,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help venv programs test soak lint demo screenshots bench bench-builds bench-proxy bench-monitors bench-web wrap install clean
+.PHONY: help venv programs test soak soak-weights lint demo screenshots bench bench-builds bench-proxy bench-monitors bench-web wrap install clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -71,7 +73,12 @@ test: programs lint wrap  ## set up everything, then lint, all tests, and what t
 	@echo 'The core (95 % is asked for):'
 	$(BIN)/python -m coverage report --fail-under=95 --include='$(subst $(space),$(comma),$(CORE:%=distbal/%.py))'
 
-soak: $(STAMP)  ## what is shown in minutes, on a machine that does nothing else: weights that follow the load
+soak: $(STAMP)  ## real jobs by all ways in, for MINUTES=5, with random faults, upgrades and kills (SEED= for the same again)
+	@sh tests/install-programs cc distcc distccd tclsh
+	@$(MAKE) --no-print-directory wrap
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+soak-weights: $(STAMP)  ## what is shown in minutes, on a machine that does nothing else: weights that follow the load
 	@sh tests/install-programs cc distcc distccd sshd ssh-keygen
 	DISTBAL_SOAK=1 $(BIN)/python -m pytest -s -o faulthandler_timeout=1200 tests/integration/test_real_weights.py $(ARGS)
 
@@ -126,7 +133,7 @@ install: build/distbal-wrap  ## for packagers: unit, example configuration, man 
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SYSCONFDIR)/distbal $(DESTDIR)$(DOCDIR)/examples
 	install -m 755 build/distbal-wrap $(DESTDIR)$(BINDIR)/distbal-wrap
 	install -d $(DESTDIR)$(UNITDIR)
-	sed 's,/opt/distbal/bin/twistd,$(TWISTD),' etc/distbal.service > $(DESTDIR)$(UNITDIR)/distbal.service
+	sed 's,/opt/distbal/bin/distbal,$(DISTBAL),' etc/distbal.service > $(DESTDIR)$(UNITDIR)/distbal.service
 	chmod 644 $(DESTDIR)$(UNITDIR)/distbal.service
 	install -D -m 644 etc/sysusers.d/distbal.conf $(DESTDIR)$(SYSUSERSDIR)/distbal.conf
 	@# a configuration that is in use stays as it is

@@ -371,8 +371,8 @@ class Admin:
             failure.trap(UpgradeError)  # type: ignore[no-untyped-call]
             reasons = str(failure.value).splitlines()
             if len(reasons) == 1:
-                raise VerbError(f"distbal is not upgraded: {reasons[0]}")
-            raise VerbError("\n".join(["distbal is not upgraded:", *reasons]))
+                raise VerbError(f"not upgraded: {reasons[0]}")
+            raise VerbError("\n".join(["not upgraded:", *reasons]))
 
         return self._daemon.upgrade().addCallbacks(going, cannot)
 

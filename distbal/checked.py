@@ -13,6 +13,8 @@ from math import isfinite
 MOST = (1 << 63) - 1
 #: characters of one text
 MOST_CHARS = 4000
+#: characters of a value in a sentence about it
+MOST_SHOWN = 100
 
 
 class Wrong(ValueError):
@@ -25,7 +27,8 @@ _shown.maxstring = _shown.maxother = 60
 
 def shown(value: object) -> str:
     """Any value in few characters, for a sentence."""
-    return _shown.repr(value)
+    words = _shown.repr(value)
+    return words if len(words) <= MOST_SHOWN else f"{words[:MOST_SHOWN]}..."
 
 
 def kept(text: str) -> str:

@@ -33,7 +33,7 @@ SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.
 #: twistd's umask for a process that it detaches, where no option says otherwise (twisted.scripts._twistd_unix)
 _DETACHED_UMASK = "077"
 #: and where that logs
-_DETACHED_LOG = "twistd.log"
+DETACHED_LOG = "twistd.log"
 #: what twistd has done once for good: rights that were given up are not there to be given up again
 _SHED = ("uid", "gid", "euid")
 #: options of the interpreter that have their value in the next word (python(1)), where it does not follow at once
@@ -135,7 +135,7 @@ def command(start: Start) -> Command:
     if "nodaemon" not in found:
         kept.append(("nodaemon", None))
         if not {"logfile", "syslog", "logger"} & found.keys():
-            kept.append(("logfile", _DETACHED_LOG))
+            kept.append(("logfile", DETACHED_LOG))
         if "umask" not in found:
             kept.append(("umask", _DETACHED_UMASK))
     words = (*before, *(f"--{name}" if value is None else f"--{name}={value}" for name, value in kept))
@@ -170,8 +170,17 @@ def twistd_options(words: Sequence[str]) -> tuple[list[tuple[str, str | None]], 
 def remember() -> Start:
     """How this process was started. To be called before it changes its directory: where makeService is.
 
+    Standard streams that are closed are /dev/null from now on: else a client's socket could get the number of one, and after
+    an exec hear what is meant for the log.
+
     :raises UpgradeError: it cannot be told.
     """
+    for stream in range(3):
+        try:
+            os.fstat(stream)
+        except OSError:
+            # the lowest number that is free is its own
+            os.open(os.devnull, os.O_RDWR)
     umask = os.umask(0)
     os.umask(umask)
     try:

@@ -14,7 +14,7 @@ from distbal.bugs import PERIOD, bugs
 from distbal.lag import Lag
 from distbal.loggate import gate
 from distbal.periodic import Periodic
-from distbal.report import InsideReport
+from distbal.report import InsideReport, KeeperReport
 from distbal.waits import Histogram
 
 #: seconds: the lag is told of the last so many, and of a minute
@@ -26,14 +26,23 @@ class Inside:
 
     :param clock: the reactor; never goes back.
     :param room: for how many descriptors of clients there is room now; None where that is not known.
+    :param keeper: the keeper; None where there is none.
     :ivar lag: the event loop's.
+    :ivar lost: connections that were lost with the process before.
     """
 
-    def __init__(self, clock: IReactorTime, room: Callable[[], int | None] = lambda: None) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        room: Callable[[], int | None] = lambda: None,
+        keeper: Callable[[], KeeperReport | None] = lambda: None,
+    ) -> None:
         bugs.begin()
         bounds.begin()
         self.lag = Lag(clock)
         self._room = room
+        self._keeper = keeper
+        self.lost = 0
         self._teller = Periodic(clock, PERIOD, bugs.tell, "to tell of bugs that were met again")
         self._started = False
 
@@ -51,7 +60,6 @@ class Inside:
             self._started = False
             self._teller.stop()
             self.lag.stop()
-            gate.remove()
 
     def report(self) -> InsideReport:
         """For readers."""
@@ -68,6 +76,8 @@ class Inside:
             },
             "log_lost": gate.lost,
             "log_trouble": gate.trouble,
+            "keeper": self._keeper(),
+            "lost": self.lost,
         }
 
     def lags(self) -> Histogram:

@@ -50,6 +50,13 @@ def troubles(inside: Mapping[str, Any]) -> list[str]:
         found.append(f"the log cannot be written: {inside['log_trouble']}")
     if inside["log_lost"]:
         found.append(f"{many(inside['log_lost'], 'line')} of the log lost")
+    keeper = inside.get("keeper")
+    if keeper and keeper["gone"]:
+        found.append(f"the keeper is gone, and a crash would lose every job: {keeper['gone']}")
+    if keeper and keeper["restarts"]:
+        found.append(f"started anew {many(keeper['restarts'], 'time')}; {keeper['last']}")
+    if lost := inside.get("lost"):
+        found.append(f"{many(lost, 'connection')} lost that had just come when the daemon before was killed")
     if inside["lag"]["minute"] >= LONG:
         found.append(f"everybody was held up for {span(inside['lag']['minute'])} in the last minute")
     return found

@@ -25,6 +25,7 @@ from distbal import keeperwire
 from distbal.keeperwire import End, Keeper, Key, Leave, News, Role
 from distbal.ledger import Ledger
 from distbal.logs import Logger
+from distbal.report import KeeperReport
 
 #: seconds for which a keeper that takes nothing is waited for
 PATIENCE = 5.0
@@ -118,6 +119,12 @@ class Keeping:
     def is_idle(self) -> bool:
         """Whether the keeper has all that it was to be handed."""
         return not self._descriptors and not self._gone
+
+    def report(self) -> KeeperReport:
+        """For readers."""
+        keeper = self.keeper or Keeper("", 0, 0, "", 0.0)
+        pid, version, restarts, last = keeper.pid, keeper.version, keeper.restarts, keeper.last
+        return {"pid": pid, "version": version, "restarts": restarts, "last": last, "gone": self.alone}
 
     # -- what it holds
 

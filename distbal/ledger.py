@@ -6,8 +6,10 @@ changes less often, by key: hosts, totals, names. Whoever holds the two files, a
 in them what was true at the last instruction before the end, however that came.
 
 So that nothing is ever half true, what decides that an entry holds is one store, and the last: a record's state (0: the slot is
-free), and the length of the notes that are good. Times are seconds of CLOCK_MONOTONIC, which goes on as long as the machine
-does; numbers are little endian. :data:`VERSION` says how it is laid out; a file of another version is refused in words.
+free), and the length of the notes that are good. Struct.pack_into is no such store, since it clears all that it is to write and
+then writes one field after the other; so it is used only where nothing counts yet. Times are seconds of CLOCK_MONOTONIC, which
+goes on as long as the machine does; numbers are little endian. :data:`VERSION` says how it is laid out; a file of another
+version is refused in words.
 """
 
 from __future__ import annotations
@@ -34,10 +36,11 @@ TOLD, HELD, DOWN = 1, 2, 4
 #: state, kind, peer's port, listener, host, flags, error, id, ticket, job, asked, granted, since, connect, address
 _RECORD = struct.Struct("<BBHIIHHQQQdddd56s")
 SLOT = _RECORD.size
-_HOST_FLAGS = struct.Struct("<IHH")
 _TICKET_JOB = struct.Struct("<QQ")
 _TIMES = struct.Struct("<dddd")
-_NUMBER, _TIME, _SHORT = struct.Struct("<Q"), struct.Struct("<d"), struct.Struct("<H")
+_NUMBER, _TIME, _NAME_NUMBER = struct.Struct("<Q"), struct.Struct("<d"), struct.Struct("<I")
+#: where a file's head has the length that is good
+_AT_END = 16
 #: where these begin in a record
 _AT_HOST, _AT_FLAGS, _AT_ERROR, _AT_TICKET, _AT_ASKED, _AT_GRANTED, _AT_CONNECT = 8, 12, 14, 24, 40, 48, 64
 #: an entry of the notes: the lengths of its key and its value, which follow
@@ -49,6 +52,10 @@ _SLACK = 1 << 20
 #: a ledger larger than this is none: 16 million records, 2 GiB of notes
 MOST_BYTES = 1 << 31
 _NAME = "name/"
+#: numbers of names that are read
+_MOST_NAMES = 1 << 31
+#: bytes of an address
+_ADDRESS = 56
 
 
 class LedgerError(ValueError):
@@ -106,7 +113,15 @@ class Ledger:
         if notes < 0:
             notes = _new_file("notes", _FIRST_NOTES, _HEAD.size)
         self.slots, self.notes = slots, notes
-        self._slots, self._notes = _mapped(slots), _mapped(notes)
+        try:
+            self._slots, self._notes = _mapped(slots), _mapped(notes)
+            self._read()
+        except (LedgerError, OSError):
+            for descriptor in (slots, notes):
+                os.close(descriptor)
+            raise
+
+    def _read(self) -> None:
         _check(self._slots, SLOT)
         self._end = _check(self._notes, _HEAD.size)
         self._free = [
@@ -118,9 +133,13 @@ class Ledger:
             self._place(key, start, end)
         self._live = sum(end - start for start, end in self._where.values())
         self._names: dict[str, int] = {}
+        #: the same the other way; a text may have two numbers
+        self._texts: dict[int, str] = {0: ""}
         for key, value in self.read_notes().items():
             if key.startswith(_NAME):
-                self._names[value.decode()] = int(key[len(_NAME) :])
+                number, text = _name(key[len(_NAME) :], value)
+                self._names[text], self._texts[number] = number, text
+        self._last_name = max(self._texts)
 
     def close(self) -> None:
         """Let both files go."""
@@ -169,7 +188,7 @@ class Ledger:
             granted,
             math.nan if since is None else since,
             math.nan,
-            address.encode()[:56],
+            _cut(address),
         )
         memory[offset] = state
         return offset
@@ -188,7 +207,7 @@ class Ledger:
             number = self.name(host)
         _RECORD.pack_into(
             *(memory, offset, FREE, CLIENT, peer_port, listener, number, 0, 0, ticket, ticket, 0, asked, granted),
-            *(math.nan, math.nan, address.encode()[:56]),
+            *(math.nan, math.nan, _cut(address)),
         )
         memory[offset] = LEASED if host else WAITING
         return offset
@@ -216,7 +235,8 @@ class Ledger:
     def grant(self, offset: int, host: str, granted: float, state: int = LEASED) -> None:
         """What it waited for is lent."""
         memory = self._slots
-        _HOST_FLAGS.pack_into(memory, offset + _AT_HOST, self.name(host), memory[offset + _AT_FLAGS], 0)
+        _NAME_NUMBER.pack_into(memory, offset + _AT_HOST, self.name(host))
+        memory[offset + _AT_ERROR : offset + _AT_ERROR + 2] = b"\0\0"
         _TIME.pack_into(memory, offset + _AT_GRANTED, granted)
         memory[offset] = state
 
@@ -227,23 +247,36 @@ class Ledger:
 
     def broke(self, offset: int, error: int) -> None:
         """The way to a session's server broke, with this error of the system's."""
-        _SHORT.pack_into(self._slots, offset + _AT_ERROR, error)
+        self._slots[offset + _AT_ERROR : offset + _AT_ERROR + 2] = error.to_bytes(2, "little")
 
     def own(self, offset: int, owner: int, flags: int = 0) -> None:
         """A pipe is this session's, 0: nobody's; ``flags``: DOWN or none. Of a turn: its number."""
-        memory = self._slots
-        memory[offset + _AT_FLAGS] = flags
-        _NUMBER.pack_into(memory, offset + _AT_TICKET, owner)
+        memory, number = self._slots, _NUMBER.pack(owner)
+        # while it has an owner, it has the flags that go with that
+        if owner:
+            memory[offset + _AT_FLAGS] = flags
+        memory[offset + _AT_TICKET : offset + _AT_TICKET + 8] = number
+        if not owner:
+            memory[offset + _AT_FLAGS] = flags
 
-    def accounts(self) -> list[Account]:
+    def accounts(self, wrong: Callable[[str], None] | None = None) -> list[Account]:
         """All records that hold.
 
-        :raises LedgerError: one is none of ours.
+        :param wrong: told of each that is none of ours, which is left out, and free from then on.
+        :raises LedgerError: one is none of ours, and nobody wants to be told.
         """
-        names = {number: text for text, number in self._names.items()}
-        memory = self._slots
-        offsets = range(SLOT, len(memory) // SLOT * SLOT, SLOT)
-        return [_account(memory, offset, names) for offset in offsets if memory[offset] != FREE]
+        names, memory = self._texts, self._slots
+        found = []
+        for offset in range(SLOT, len(memory) // SLOT * SLOT, SLOT):
+            if memory[offset] != FREE:
+                try:
+                    found.append(_account(memory, offset, names))
+                except LedgerError as error:
+                    if wrong is None:
+                        raise
+                    wrong(str(error))
+                    self.leave(offset)
+        return found
 
     def _grow(self) -> int:
         before = len(self._slots)
@@ -251,8 +284,8 @@ class Ledger:
         if after > MOST_BYTES:
             raise MemoryError("there is no room for more accounts")
         os.ftruncate(self.slots, after)
-        self._slots.close()
-        self._slots = _mapped(self.slots)
+        old, self._slots = self._slots, _mapped(self.slots)
+        old.close()
         self._free = list(range(after - SLOT, before // SLOT * SLOT - SLOT, -SLOT))
         return self._free.pop()
 
@@ -264,8 +297,10 @@ class Ledger:
         if number is None:
             if not text:
                 return 0
-            number = self._names[text] = 1 + max(self._names.values(), default=0)
+            # taken before it is noted: whoever is told that the notes have moved may come here too
+            number = self._last_name = self._last_name + 1
             self.note(f"{_NAME}{number}", text.encode())
+            self._names[text], self._texts[number] = number, text
         return number
 
     def note(self, key: str, value: bytes) -> None:
@@ -279,7 +314,7 @@ class Ledger:
         middle, end = start + _NOTE.size + len(head), start + size
         memory[start + _NOTE.size : middle] = head
         memory[middle:end] = value
-        _HEAD.pack_into(memory, 0, _MAGIC, VERSION, _HEAD.size, end)
+        memory[_AT_END : _AT_END + 8] = _NUMBER.pack(end)
         self._end = end
         before = self._where.get(key, (0, 0))
         self._place(key, start, end if value else start)
@@ -311,21 +346,28 @@ class Ledger:
         if room > MOST_BYTES:
             raise MemoryError("there is no room for more notes")
         os.ftruncate(self.notes, room)
-        self._notes.close()
-        self._notes = _mapped(self.notes)
+        old, self._notes = self._notes, _mapped(self.notes)
+        old.close()
 
     def _write_anew(self, size: int) -> None:
         room = _FIRST_NOTES
         while room < 2 * (_HEAD.size + self._live + size):
             room *= 2
+        if room > MOST_BYTES:
+            raise MemoryError("there is no room for more notes")
         descriptor = _new_file("notes", room, _HEAD.size)
-        old, new, end = self._notes, _mapped(descriptor), _HEAD.size
+        try:
+            new = _mapped(descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
+        old, end = self._notes, _HEAD.size
         where: dict[str, tuple[int, int]] = {}
         for key, (start, stop) in sorted(self._where.items(), key=lambda item: item[1]):
             new[end : end + stop - start] = old[start:stop]
             where[key] = end, end + stop - start
             end += stop - start
-        _HEAD.pack_into(new, 0, _MAGIC, VERSION, _HEAD.size, end)
+        new[_AT_END : _AT_END + 8] = _NUMBER.pack(end)
         gone = self.notes
         self.notes, self._notes, self._where, self._end = descriptor, new, where, end
         old.close()
@@ -382,6 +424,22 @@ def _entries(memory: mmap.mmap, end: int) -> Iterator[tuple[str, int, int, int]]
         start = middle + value_size
 
 
+def _name(number: str, text: bytes) -> tuple[int, str]:
+    """A note that is a name's."""
+    if not (number.isascii() and number.isdecimal() and len(number) < 12 and 0 < int(number) <= _MOST_NAMES):
+        raise LedgerError(f"a name has the number {number[:40]!r}")
+    try:
+        return int(number), text.decode()
+    except UnicodeDecodeError as error:
+        raise LedgerError("a name is no text") from error
+
+
+def _cut(address: str) -> bytes:
+    """As much of it as there is room for, in whole characters."""
+    data = address.encode()
+    return data if len(data) <= _ADDRESS else data[:_ADDRESS].decode(errors="ignore").encode()
+
+
 def _account(memory: mmap.mmap, offset: int, names: dict[int, str]) -> Account:
     record = _RECORD.unpack_from(memory, offset)
     state, kind, peer_port, listener, host, flags, error, ident, ticket, job = record[:10]
@@ -394,7 +452,7 @@ def _account(memory: mmap.mmap, offset: int, names: dict[int, str]) -> Account:
             state,
             kind,
             ident,
-            names[listener] if listener else "",
+            names[listener],
             address.rstrip(b"\0").decode(),
             peer_port,
             ticket,
@@ -403,7 +461,7 @@ def _account(memory: mmap.mmap, offset: int, names: dict[int, str]) -> Account:
             _finite(granted),
             None if math.isnan(since) else _finite(since),
             None if math.isnan(connect) else _finite(connect),
-            names[host] if host else "",
+            names[host],
             flags,
             error,
         )

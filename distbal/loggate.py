@@ -1,9 +1,9 @@
 """What stands between the log and where it goes: a full disk, a closed standard error or a reader that is gone stops no job.
 
-twistd decides where lines go; this is put in front of it when the daemon starts. A line that cannot be written is lost, and
-counted, and the first one that can be written again says how many were. A pipe or a terminal that takes nothing more now (its
-reader is stopped) is not waited for: a line that does not fit is lost too. And a bug that Twisted caught by itself passes once:
-see :mod:`distbal.bugs`.
+twistd decides where lines go; this is put in front of it when the daemon starts, and stays there to the last line. A line that
+cannot be written is lost, and counted, and the first one that can be written again says how many were. A pipe or a terminal
+that takes nothing more now (its reader is stopped) is not waited for: a line that does not fit is lost too. And a bug that
+Twisted caught by itself passes once: see :mod:`distbal.bugs`.
 """
 
 from __future__ import annotations
@@ -21,37 +21,47 @@ from distbal.bugs import MARK, bugs
 from distbal.logs import Logger
 
 _TAKES = select.POLLOUT | select.POLLERR | select.POLLHUP | select.POLLNVAL
+#: of an event with a bug that Twisted caught: whether it is to be logged
+_NEWS = "distbal_news"
 
 
-class _Outlet:
-    """Where lines go.
+@implementer(ILogObserver)
+class Outlet:
+    """Stands in front of one observer of the log. To the log it is that observer, which can be taken out by its own name.
 
     :ivar lost: lines that could not be written since the last that could; ``why``: of the last of them.
     """
 
-    def __init__(self, observer: Any) -> None:
-        self.observer = observer
+    def __init__(self, observer: Any, gate: Gate) -> None:
         self.lost = 0
         self.why = ""
+        self._observer = observer
+        self._gate = gate
         self._log = Logger(namespace="distbal.loggate", observer=observer)
         self._poll = _poll(observer)
 
-    def write(self, event: LogEvent) -> bool:
-        """Whether it was written."""
+    def __eq__(self, other: object) -> bool:
+        return other is self or other is self._observer or other == self._observer
+
+    def __hash__(self) -> int:
+        return hash(self._observer)
+
+    def __call__(self, event: LogEvent) -> None:
+        if not self._gate.passes(event):
+            return
         try:
             if self._poll is not None and not self._poll.poll(0):
                 raise BlockingIOError("whoever reads it does not")  # noqa: TRY301 (it is one more reason)
             if self.lost:
-                lost = self.lost
                 # to the observer itself: it raises what that raises
-                self._log.warn("{lost} lines of the log before this one are lost: {why}", lost=lost, why=self.why)
-                self.lost -= lost
-            self.observer(event)
+                self._log.warn("{lost} lines of the log before this one are lost: {why}", lost=self.lost, why=self.why)
+                self.lost = 0
+            self._observer(event)
         except Exception as error:  # noqa: BLE001 (whatever it is: to log it would be the same again)
             self.lost += 1
             self.why = str(error)
-            return False
-        return True
+            self._gate.lost += 1
+            bounds.hit("log")
 
 
 def _poll(observer: Any) -> select.poll | None:
@@ -68,11 +78,10 @@ def _poll(observer: Any) -> select.poll | None:
     return poll
 
 
-@implementer(ILogObserver)
 class Gate:
-    """Observes the log, and gives it on.
+    """All of them.
 
-    :param publisher: the log; those that observe it when this is installed are those that it is given on to.
+    :param publisher: the log.
     :ivar lost: lines that could not be written since the start.
     """
 
@@ -80,45 +89,31 @@ class Gate:
 
     def __init__(self, publisher: LogPublisher = globalLogPublisher) -> None:
         self._publisher = publisher
-        self._outlets: list[_Outlet] = []
-        self._installed = 0
         self.lost = 0
 
     @property
     def trouble(self) -> str:
         """Why lines cannot be written now; "" where they can."""
-        return next((outlet.why for outlet in self._outlets if outlet.lost), "")
+        return next((outlet.why for outlet in self._observers if isinstance(outlet, Outlet) and outlet.lost), "")
 
     def install(self) -> None:
-        """Stand there from now on, until it is removed as often as it was installed."""
-        self._installed += 1
-        if self._installed > 1:
-            return
+        """Stand in front of all who observe the log now, and count from 0."""
         self.lost = 0
+        observers = self._observers
+        observers[:] = [one if isinstance(one, Outlet) else Outlet(one, self) for one in observers]
+
+    def passes(self, event: LogEvent) -> bool:
+        """Whether it is to be logged: not so where Twisted caught a bug that is known. Asked by each outlet, decided once."""
+        if "log_failure" not in event or MARK in event:
+            return True
+        if _NEWS not in event:
+            event[_NEWS] = bugs.note("reactor", self.log, event["log_failure"])
+        return bool(event[_NEWS])
+
+    @property
+    def _observers(self) -> list[Any]:
         # the publisher has no name for them that is public
-        self._outlets = [_Outlet(observer) for observer in self._publisher._observers]  # noqa: SLF001
-        for outlet in self._outlets:
-            self._publisher.removeObserver(outlet.observer)
-        self._publisher.addObserver(self)
-
-    def remove(self) -> None:
-        """Let those who observed the log before do so again."""
-        self._installed -= 1
-        if self._installed:
-            return
-        self._publisher.removeObserver(self)
-        for outlet in self._outlets:
-            self._publisher.addObserver(outlet.observer)
-        self._outlets = []
-
-    def __call__(self, event: LogEvent) -> None:
-        failure = event.get("log_failure")
-        if failure is not None and MARK not in event and not bugs.note("reactor", self.log, failure):
-            return
-        for outlet in self._outlets:
-            if not outlet.write(event):
-                self.lost += 1
-                bounds.hit("log")
+        return self._publisher._observers  # noqa: SLF001
 
 
 #: the one of this process

@@ -80,8 +80,9 @@ class Notebook:
         self._counts: dict[str, int] = {}
         self._last_attempt: Entry | None = None
         self._bin: int | None = None
-        #: keys of notes that could not be put, and "" where a turn met a bug
+        #: keys of notes that could not be put
         self._failing: set[str] = set()
+        self._bug_told = False
         self._call = LoopingCall(self._turn)
         self._call.clock = clock
 
@@ -114,8 +115,8 @@ class Notebook:
         try:
             if state is None or _gist(state[0]) != _gist(host.health.verdicts):
                 self._note_host(host)
-        except Exception as error:  # noqa: BLE001 (a bug; whoever said it has nothing to do with it)
-            self._fails("", "what was said could not be noted", error)
+        except Exception:  # noqa: BLE001 (whoever said it has nothing to do with it)
+            self._bug()
 
     def _turn(self) -> None:
         """One turn; an exception here would be a bug, and must not be the last turn."""
@@ -129,10 +130,8 @@ class Notebook:
                 self._note_rest(last=LAST_ATTEMPTS)
             self._turns += 1
             self._walk()
-        except Exception as error:  # noqa: BLE001 (see above)
-            self._fails("", "what is known could not be noted", error)
-        else:
-            self._works("")
+        except Exception:  # noqa: BLE001 (see above)
+            self._bug()
 
     def _walk(self) -> None:
         left = MOST_NOTES
@@ -150,13 +149,15 @@ class Notebook:
             return False
         if self._scheduler.hosts.get(name) is not host:
             return False  # it left while it stood in line
-        note = host_note(host)
-        average = state[-1]
-        if average is not None:
-            note["average"] = [average, self._seconds()]
-        if self._put(HOST + name, note):
+        if self._put(HOST + name, lambda: self._host(host, state[-1])):
             self._noted[name] = state
         return True
+
+    def _host(self, host: Host, average: float | None) -> dict[str, Any]:
+        note = host_note(host)
+        if average is not None:
+            note["average"] = [average, self._seconds()]
+        return note
 
     def _state(self, host: Host) -> tuple[Any, ...]:
         """What its note depends on: whatever jobs told of it came with the end of a lease, or is said by a verdict."""
@@ -175,12 +176,12 @@ class Notebook:
 
     def _drop_gone(self) -> None:
         for name in self._noted.keys() - self._scheduler.hosts.keys():
-            if self._put(HOST + name, None):
+            if self._put(HOST + name):
                 del self._noted[name]
 
     def _note_totals(self) -> None:
         counts = self._scheduler.counts
-        if counts != self._counts and self._put("totals", totals_note(self._scheduler)):
+        if counts != self._counts and self._put("totals", lambda: totals_note(self._scheduler)):
             self._counts = counts
 
     def _note_rest(self, last: int | None) -> None:
@@ -188,33 +189,37 @@ class Notebook:
         history, activity = self._scheduler.history, self._activity
         latest = history.entries[-1] if history.entries else None
         if latest is not None and (latest is not self._last_attempt or last is None):
-            if self._put("history", history_note(history, last)):
+            if self._put("history", lambda: history_note(history, last)):
                 self._last_attempt = latest
         if activity is not None and (activity.newest != self._bin or last is None):
-            if self._put("activity", activity.note()):
+            if self._put("activity", activity.note):
                 self._bin = activity.newest
 
-    def _put(self, key: str, note: object) -> bool:
-        """Put one note; whether that could be done."""
+    def _put(self, key: str, make: Callable[[], object] | None = None) -> bool:
+        """Put one note, or that there is none any more; whether that could be done."""
         try:
-            self._put_note(key, b"" if note is None else json.dumps(note, separators=(",", ":")).encode())
+            self._put_note(key, b"" if make is None else json.dumps(make(), separators=(",", ":")).encode())
         except Exception as error:  # noqa: BLE001 (a full disk, a bound that is hit: other notes may still find room)
-            self._fails(key, f"the note {key} could not be written", error)
+            if not self._failing:
+                self.log.failure(
+                    "the note {key} could not be written: {error}; a process that goes on after this one would not know (others"
+                    " that cannot be are not told of)",
+                    key=key,
+                    error=error,
+                )
+            self._failing.add(key)
             return False
-        self._works(key)
-        return True
-
-    def _fails(self, key: str, what: str, error: Exception) -> None:
-        """Say so once, and not ten times a second."""
-        if not self._failing:
-            self.log.failure("{what}: {error}; a process that goes on after this one would not know", what=what, error=error)
-        self._failing.add(key)
-
-    def _works(self, key: str) -> None:
-        if key in self._failing:
+        if self._failing:
             self._failing.discard(key)
             if not self._failing:
                 self.log.info("everything can be noted again")
+        return True
+
+    def _bug(self) -> None:
+        """Say so once, and not ten times a second."""
+        if not self._bug_told:
+            self._bug_told = True
+            self.log.failure("a bug: what is known could not be noted; a process that goes on after this one would not know")
 
 
 def _gist(verdicts: Sequence[Any]) -> list[tuple[str, bool, int | None]]:

@@ -149,6 +149,16 @@ class LagReport(TypedDict):
     worst: Annotated[float, Means("the most since the start")]
 
 
+class KeeperReport(TypedDict):
+    """The keeper (``distbal supervise``), which lets nothing be lost when the daemon crashes."""
+
+    pid: Annotated[int, Means("its process; 0 where it was gone before it had said so")]
+    version: Annotated[str, Means("its version of distbal")]
+    restarts: Annotated[int, Means("how often it has started the daemon anew")]
+    last: Annotated[str, Means("how the daemon before this one ended, in words; empty for the first")]
+    gone: Annotated[str, Means("why the daemon is alone, in words; empty while the keeper is there")]
+
+
 class InsideReport(TypedDict):
     """How the daemon itself is."""
 
@@ -166,6 +176,11 @@ class InsideReport(TypedDict):
     lag: Annotated[LagReport, Means("the event loop's lag")]
     log_lost: Annotated[int, Means("lines of the log that could not be written since the start")]
     log_trouble: Annotated[str, Means("why lines cannot be written now; empty where they can")]
+    keeper: Annotated[KeeperReport | None, Means("the keeper; null for a daemon that was started without one")]
+    lost: Annotated[
+        int,
+        Means("connections that had just come when the daemon before was killed, and were lost; none had been told a host"),
+    ]
 
 
 class StatusReport(TypedDict):

@@ -174,7 +174,8 @@ def _take(directory: str, *, make: bool) -> int:
     if path.stat().st_mode & stat.S_IWOTH:
         os.close(lock)
         raise DistbalError(
-            f"everybody may write in the state directory {directory}, and so undo what people decided: chmod o-w {directory}"
+            f"everybody may write in the state directory {directory}, and so undo what people decided: chmod o-w {directory},"
+            " or name a new directory in it"
         )
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

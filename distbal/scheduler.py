@@ -33,6 +33,7 @@ from distbal.health import Verdict
 from distbal.history import History
 from distbal.hosts import AdminState, Farm, Host
 from distbal.outcomes import Outcome, Traffic
+from distbal.past import Past
 from distbal.policies import POLICIES, HostIndex
 from distbal.queues import DISCIPLINES, Discipline, FifoQueue, OneHostQueue, WaitQueue
 from distbal.ranking import Ranking
@@ -52,26 +53,6 @@ class Decisions:
 
     grants: list[Lease] = field(default_factory=list)
     refusals: list[Ticket] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Past:
-    """What an earlier process had, made ready for :meth:`Scheduler.resume`.
-
-    :ivar removed: hosts with leases that the file does not name, marked as such.
-    :ivar leases: in the order of their grants; their hosts do not count them yet. ``waiters``: in the order of their ids.
-    :ivar turns: of clients that have a waiter which waits for its turn.
-    :ivar counts: totals, by the names that a snapshot has; ``waits``: the same of those who had to wait.
-    :ivar last_id: the greatest of a ticket.
-    """
-
-    removed: list[Host]
-    leases: list[Lease]
-    waiters: list[Ticket]
-    turns: dict[str, int]
-    counts: dict[str, int]
-    waits: Waits
-    last_id: int
 
 
 class Scheduler:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -21,7 +20,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from distbal import __version__, config, descriptors, execing, handover, logs, monitorconfig
+from distbal import __version__, config, descriptors, execing, logs, logwords, monitorconfig
 from distbal.admin import Admin, Who
 from distbal.bugs import bugs
 from distbal.changes import Changes
@@ -29,13 +28,11 @@ from distbal.complaints import Complaints
 from distbal.config import DEFAULT_PATH
 from distbal.decisions import Decisions
 from distbal.errors import ConfigError, DistbalError, ListenError, describe
-from distbal.execing import Start, UpgradeError
 from distbal.export import exported
 from distbal.frontends import Frontends
 from distbal.hosts import Farm
-from distbal.inheritance import Inheritance, inherited
+from distbal.inheritance import Inheritance
 from distbal.inside import Inside
-from distbal.keeperwire import Role
 from distbal.keeping import Keeping
 from distbal.leases import LocalLeases
 from distbal.ledger import Ledger
@@ -51,12 +48,13 @@ from distbal.ports import Replies, Terms
 from distbal.process import never_back, spare_the_collector, warn_of_little_room
 from distbal.proxy.port import Proxy
 from distbal.reporter import Reporter
-from distbal.saver import Kept, keep
+from distbal.saver import Kept
 from distbal.scheduler import Scheduler
 from distbal.serving import Serving
 from distbal.spells import Spells
+from distbal.starting import prepare
 from distbal.succession import Succession
-from distbal.upgrade import Going, Upgrader
+from distbal.upgrade import Going, Upgrader, started
 
 
 class Options(usage.Options):
@@ -66,6 +64,11 @@ class Options(usage.Options):
     longdesc = "Lends each distcc job the best server that is free now. distbal check FILE tells what is wrong with a file."
     optParameters: ClassVar = [["config", "c", DEFAULT_PATH, "the file that lists the hosts"]]
     optFlags: ClassVar = [["verbose", None, "log each job, not only what changes"]]
+
+    def __init__(self) -> None:
+        # twistd makes these before it opens anything
+        descriptors.fill_standard()
+        super().__init__()  # type: ignore[no-untyped-call]
 
 
 class CannotStart(SystemExit, Exception):
@@ -136,7 +139,11 @@ class BalancerService(Service):
         self.monitors = Rounds(self.leases, Surroundings(reactor, lookup, self._slots))
         self._kept = kept
         self._state = loaded.settings.state
-        self._inside = Inside(clock, lambda: self.serving.free())  # noqa: PLW0108 (it is made below)
+        self._inside = Inside(
+            clock,
+            lambda: self.serving.free(),  # noqa: PLW0108 (it is made below)
+            lambda: None if keeping is None else keeping.report(),
+        )
         self.reporter = Reporter(
             self.leases,
             self.monitors,
@@ -192,7 +199,7 @@ class BalancerService(Service):
         self._upgrader = Upgrader(
             reactor,
             self.succession,
-            how_started(),
+            started(),
             path,
             by_signal=lambda what: self.admin.upgraded_by(Who("-", "SIGUSR2"), what),
             tried=lambda why: self.reporter.image.update({"trouble": why}),
@@ -230,7 +237,7 @@ class BalancerService(Service):
         self.log.info(
             "hosts: {hosts}, slots: {slots}, policy: {policy}; listening on {ports}{asked}{decided}",
             asked=f"; monitors: {asked}" if asked else "",
-            decided=decided(self.admin.overlay.decisions),
+            decided=logwords.decided(self.admin.overlay.decisions),
             slots=sum(host.slots for host in farm.hosts),
             hosts=len(farm.hosts),
             policy=farm.policy,
@@ -259,11 +266,8 @@ class BalancerService(Service):
             " queue.wait: {refused}",
             **self.leases.scheduler.counts,
         )
-        return DeferredList(closed).addBoth(self._end)
-
-    def _end(self, result: Any) -> Any:
         self._inside.stop()
-        return result
+        return DeferredList(closed)
 
     # -- what the verbs need (admin.Daemon)
 
@@ -307,6 +311,7 @@ class BalancerService(Service):
 
     def _tell_image(self) -> None:
         """What this code took up, for whoever asks."""
+        self._inside.lost = self.succession.came.lost
         began: Literal["start", "upgrade", "recovery"] = self._left.began
         if began == "start" and self.succession.goes_on:
             began = "recovery"
@@ -369,7 +374,8 @@ class BalancerService(Service):
         self._doubts += self._frontends.configure()
         self.admin.file_changed(settings.farm)
         self._ask_hosts(self.leases.scheduler.farm)
-        self._tell_changes(before, gone, new)
+        told = logwords.changes(before, settings, gone, new)
+        self.log.info("{path} was taken in; {changes}", path=self.path, changes=told)
         warn_of_little_room(self.log, settings, descriptors.raise_limit(), self._room)
         # an endpoint that listens on the port of one that is gone can do so only when that one has closed
         return closing.addCallback(lambda _: self._serve_new(new))
@@ -378,19 +384,6 @@ class BalancerService(Service):
         if self.running:
             self.serving.serve(new)
         return True
-
-    def _tell_changes(self, before: config.Settings, closed: list[Opened], opened: list[Opened]) -> None:
-        old = {host.name: host for host in before.farm.hosts}
-        new = {host.name: host for host in self.settings.farm.hosts}
-        self.log.info(
-            "{path} was taken in; hosts added: {added}, removed: {removed}, changed: {changed}{closed}{opened}",
-            path=self.path,
-            closed="".join(f"; no longer listening: {one.spec.kind} ({one.spec.at})" for one in closed),
-            opened="".join(f"; listening now: {one.spec.kind} ({one.spec.at})" for one in opened),
-            added=len(new.keys() - old.keys()),
-            removed=len(old.keys() - new.keys()),
-            changed=sum(old[name] != new[name] for name in old.keys() & new.keys()),
-        )
 
     def _hang_up(self, signum: int, frame: FrameType | None) -> None:
         # the system called us between two instructions: the reactor does it when it can
@@ -430,39 +423,6 @@ def not_yet(signum: int, frame: FrameType | None) -> None:
     """Nothing is there yet, or any more, that could be reloaded or upgraded."""
 
 
-def how_started() -> Start | UpgradeError:
-    """How this process was started; or why that cannot be told, to whoever wants to upgrade it."""
-    try:
-        return execing.remember()
-    except UpgradeError as error:
-        return error
-
-
-def decided(made: Decisions) -> str:
-    """What people decided before the start, for a line of the log; "" for nothing."""
-    taken_out = [f"{name} ({decision.why or decision.value})" for name, key, decision in made if key == "admin"]
-    others = len(list(made)) - len(taken_out)
-    more = f"{others} more" if taken_out else f"{others}"
-    said = [f"taken out: {', '.join(taken_out)}"] if taken_out else []
-    said += [f"{more} decided by hand (distbal hosts shows what differs from the file)"] if others else []
-    return f"; {'; '.join(said)}" if said else ""
-
-
-def load(path: str, left: Inheritance) -> config.Loaded:
-    """Read the file; where that cannot be used, and jobs of an earlier process are to go on, as it was last taken in."""
-    try:
-        return config.load(path)
-    except ConfigError as error:
-        text = None if left.ledger is None else left.ledger.read_notes().get(handover.FILE_NOTE)
-        if text is None:
-            raise
-        log = Logger(namespace="distbal.service")
-        for mistake in error.mistakes:
-            log.error("{reason}", reason=describe(path, mistake))
-        log.error("{path} cannot be used: distbal goes on by what it said when it was last taken in", path=path)
-        return config.parsed(path, text.decode())
-
-
 def makeService(options: Options) -> BalancerService:
     """Read the file and bind its ports.
 
@@ -473,30 +433,23 @@ def makeService(options: Options) -> BalancerService:
     # until there is something to reload, a request for it must not end us (SIG_IGN would be inherited by what we start)
     for early in (signal.SIGHUP, signal.SIGUSR2):
         signal.signal(early, not_yet)
-    log = Logger(namespace="distbal.service")
     path = options["config"]
-    # before what an earlier process left comes in: it may be more than the usual limit
-    limit = descriptors.raise_limit()
     try:
-        left = inherited(os.environ)
-        room = descriptors.room_for_clients(limit, less=len(left.descriptors))
-        loaded = load(path, left)
-        kept = keep(loaded.settings.state, wanted=loaded.settings.state_wanted, lock=left.take(0, Role.LOCK))
-        try:
-            opened = open_all(loaded.settings.listen, handover.left_sockets(left), leniently=left.ledger is not None)
-        except ListenError:
-            kept.close()
-            raise
+        ready = prepare(path)
     except DistbalError as error:
         raise SystemExit("\n".join(f"distbal: {line}" for line in str(error).splitlines())) from None
-    for mistake in loaded.warnings:
-        log.warn("{warning}", warning=describe(path, mistake))
-    warn_of_little_room(log, loaded.settings, limit, room)
     never_back(reactor)
-    # twistd may change directories before the file is read again
-    there = str(Path(path).absolute())
-    crowd = descriptors.crowd(limit)
-    verbose = bool(options["verbose"])
-    service = BalancerService(reactor, there, loaded, opened, kept, left, room=room, crowd=crowd, verbose=verbose)
+    service = BalancerService(
+        reactor,
+        # twistd may change directories before the file is read again
+        str(Path(path).absolute()),
+        ready.loaded,
+        ready.opened,
+        ready.kept,
+        ready.left,
+        room=ready.room,
+        crowd=ready.crowd,
+        verbose=bool(options["verbose"]),
+    )
     spare_the_collector()
     return service

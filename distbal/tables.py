@@ -96,7 +96,7 @@ def image_lines(image: Answer, now: float) -> _Lines:
     """
     lines = []
     if image.get("began", "start") != "start":
-        how = "upgraded" if image["began"] == "upgrade" else "taken up after a crash"
+        how = "upgraded" if image["began"] == "upgrade" else "after a crash"
         before = f" from {image['before']}" if image["began"] == "upgrade" else ""
         lines.append(f"{how}{before} {age(now - image['at'])} ago: {taken_up(image)}")
     if image.get("trouble"):

@@ -27,8 +27,9 @@ from math import isfinite
 from distbal.carried import CarriedHost, CarriedTicket, CarriedTotals
 from distbal.checked import MOST
 from distbal.hosts import Host, HostSpec
+from distbal.past import Past
 from distbal.requests import Lease, Ticket
-from distbal.scheduler import Past, Scheduler
+from distbal.scheduler import Scheduler
 from distbal.standing import UNKNOWN
 from distbal.waits import Waits
 

@@ -16,11 +16,11 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from distbal import __version__
+from distbal import __version__, execing
 from distbal.errors import DistbalError
 
 #: what speaks at a listener and is loaded when it is first listened on
@@ -81,9 +81,8 @@ def _read_words(words: Sequence[str]) -> None:
         return
     from twisted.python.usage import UsageError
 
-    from distbal import execing
-
-    rest = execing.twistd_options(words)[1]
+    options, rest, _ = execing.twistd_options(words)
+    _open_what_twistd_opens(dict(options))
     if rest[:1] != ["distbal"]:
         # a file of somebody's own (-y), which says what it wants
         return
@@ -93,6 +92,21 @@ def _read_words(words: Sequence[str]) -> None:
         raise DistbalError(f"twistd would not find distbal any more: {error}") from error
     except UsageError as error:
         raise DistbalError(f"the options that distbal was started with mean nothing to it any more: {error}") from error
+
+
+def _open_what_twistd_opens(options: Mapping[str, str | None]) -> None:
+    """Whether we may: root may have, at the first start, before it became another user (--uid)."""
+    log, directory = options.get("logfile"), options.get("rundir")
+    if log is None and not {"nodaemon", "syslog", "logger"} & options.keys():
+        log = execing.DETACHED_LOG
+    if log and log != "-":
+        path = Path(log)
+        if not os.access(path, os.R_OK | os.W_OK, effective_ids=True) and (
+            path.exists() or not os.access(path.absolute().parent, os.W_OK | os.X_OK, effective_ids=True)
+        ):
+            raise DistbalError(f"the log could not be written any more: {path.absolute()} is not ours to open (chown it)")
+    if directory and not os.access(directory, os.X_OK, effective_ids=True):
+        raise DistbalError(f"twistd could not go to its --rundir any more: {directory} is not ours to enter")
 
 
 def _told(error: BaseException) -> str:

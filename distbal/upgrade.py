@@ -50,6 +50,14 @@ class HandsOver(Protocol):
         """It came to nothing, at whatever step behind :meth:`copy_of_the_ledger`: serve as before."""
 
 
+def started() -> Start | UpgradeError:
+    """How this process was started; or why that cannot be told, to whoever wants to upgrade it."""
+    try:
+        return execing.remember()
+    except UpgradeError as error:
+        return error
+
+
 @dataclass(frozen=True, slots=True)
 class Going:
     """The new code said yes, and all is ready.

@@ -46,7 +46,7 @@ def wait(path: str, answer: Mapping[str, Any], longest: float = LONGEST) -> dict
                 text = f"distbal {answer['before']} goes on as {image['version']} after {seconds:.2f} s: {taken_up(image)}"
                 return {**answer, "text": text, "image": image, "seconds": round(seconds, 3)}
             if image["trouble"]:
-                raise DistbalError(f"distbal is not upgraded: {image['trouble']}")
+                raise DistbalError(f"not upgraded: {image['trouble']}")
             why = "the old code still answers"
         time.sleep(AGAIN)
     raise DistbalError(f"the new code has not answered for {longest:g} s: {why}")

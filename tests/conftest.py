@@ -23,6 +23,7 @@ from hypothesis import settings
 from twisted.internet.task import deferLater
 from twisted.logger import formatEvent, globalLogPublisher
 
+from distbal.bounds import bounds
 from distbal.bugs import bugs
 from tests.support import ROOT, TWISTED_DROPS_SOCKETS, LoggedErrors, in_ci
 
@@ -80,6 +81,7 @@ def logged_errors() -> Iterator[LoggedErrors]:
     """The errors that the test logs; see :class:`tests.support.LoggedErrors`."""
     errors = LoggedErrors()
     bugs.begin()  # what an earlier test met is no old acquaintance
+    bounds.begin()
     before = _holdings()
     globalLogPublisher.addObserver(errors)
     try:

@@ -2,7 +2,7 @@
 
 Started by the keeper as ``python -m tests.fake_daemon -n --pidfile= WORDS... distbal -c ADDRESS``: it connects to the test at
 the unix socket ADDRESS, tells it in lines of JSON what happens to it (its start, signals, packets from the keeper), and does
-what the test says in lines of JSON; see :class:`tests.keepers.Daemon`, which is the other end. A descriptor goes over that
+what the test says in lines of JSON; see :class:`tests.supervising.Daemon`, which is the other end. A descriptor goes over that
 socket as SCM_RIGHTS, with the line that it belongs to.
 """
 
@@ -37,7 +37,7 @@ def main() -> None:
     tell("start", pid=os.getpid(), words=sys.argv[1:], environment=dict(os.environ), parent=os.getppid())
     size = socket.CMSG_SPACE(253 * 4)
     while True:
-        line, ancillary, _, _ = test.recvmsg(1 << 17, size)
+        line, ancillary, _, _ = test.recvmsg(1 << 18, size)
         if not line:
             return
         descriptors = array.array("i", b"".join(data for _, _, data in ancillary))
@@ -46,10 +46,15 @@ def main() -> None:
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
             keeper.sendmsg([bytes.fromhex(order["packet"])], rights if descriptors else [])
         elif order["do"] == "receive":
-            packet, ancillary, _, _ = keeper.recvmsg(1 << 17, size)
+            try:
+                packet, ancillary, _, _ = keeper.recvmsg(1 << 18, size)
+            except ConnectionResetError:  # it is gone, and had not read everything
+                packet, ancillary = b"", []
             given = list(array.array("i", b"".join(data for _, _, data in ancillary)))
             tell("packet", given, packet=packet.hex())
             descriptors.extend(given)
+        elif order["do"] == "tell":
+            tell("told")
         elif order["do"] == "end":
             os._exit(order["status"])
         for descriptor in descriptors:

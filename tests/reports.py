@@ -77,6 +77,8 @@ def inside(**others: Any) -> InsideReport:
         "lag": {"mean": 0.001, "most": 0.003, "minute": 0.012, "worst": 0.2},
         "log_lost": 0,
         "log_trouble": "",
+        "keeper": None,
+        "lost": 0,
     }
     assert set(others) <= set(report)
     return report | others  # type: ignore[return-value]
@@ -96,5 +98,14 @@ def status(*waiters: Client, **totals: Any) -> StatusReport:
         "counts": {"asked": 10, "granted": 8, "ended": 3, "withdrawn": 0, "refused": 0},
         "inside": inside(),
         "ports": {"balance": ["0.0.0.0:5656", "[::]:5656"], "admin": ["unix:/run/distbal/admin.sock"], "web": []},
+        "image": {
+            "version": "1.2",
+            "pid": 812,
+            "began": "start",
+            "at": NOW - 273 * 60,
+            "before": "",
+            "taken_up": {},
+            "trouble": "",
+        },
         "waiters": list(waiters),
     }

@@ -10,6 +10,7 @@ import pytest
 from distbal.admin import Who
 from distbal.carried import CarriedTicket
 from distbal.decisions import Decisions
+from distbal.execing import UpgradeError
 from distbal.hosts import Farm, HostSpec
 from distbal.outcomes import Outcome
 from distbal.requests import Request
@@ -316,6 +317,35 @@ def test_reload() -> None:
     assert wrong(desk, "reload") == (
         "the file was not taken in, and nothing has changed:\nhosts.yaml:3: no such thing\nhosts.yaml:4: nor this"
     )
+
+
+def test_upgrade() -> None:
+    desk = Desk()
+    answer = desk.say("upgrade")
+    assert (answer["before"], answer["after"]) == ("0.5.0", "0.6.0")
+    assert answer["text"] == "distbal 0.5.0 goes on as 0.6.0: the new code said yes"
+    assert answer["image"] == desk.reporter.image
+    over_ssh = desk.say("upgrade", who=Who("bob", "ssh from 10.0.0.9"))
+    assert over_ssh["text"] == f"{answer['text']}; this connection ends with that"
+    desk.admin.upgraded_by(Who("-", "SIGUSR2"), "it goes on")
+    noted = [(one.by, one.where, one.verb, one.words, one.what) for one in desk.admin.changes.last(3)]
+    assert noted == [
+        ("-", "SIGUSR2", "upgrade", ("upgrade",), "it goes on"),
+        ("bob", "ssh from 10.0.0.9", "upgrade", ("upgrade",), over_ssh["text"]),
+        ("alice", "admin socket", "upgrade", ("upgrade",), answer["text"]),
+    ]
+    # all of it is kept before other code goes on
+    assert desk.kept[-1] == (Decisions(), 3)
+
+
+def test_an_upgrade_that_is_none() -> None:
+    desk = Desk()
+    for reasons, said in [
+        ("an upgrade is under way already", "not upgraded: an upgrade is under way already"),
+        ("x.yaml:1: no\nx.yaml:2: nor this", "not upgraded:\nx.yaml:1: no\nx.yaml:2: nor this"),
+    ]:
+        desk.no_upgrade = UpgradeError(reasons)
+        assert wrong(desk, "upgrade") == said
 
 
 def test_log() -> None:

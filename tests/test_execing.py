@@ -8,12 +8,25 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from distbal.execing import SIGNALS, Command, HeldSignals, Start, UpgradeError, command, read_start, replace, unblock
+from distbal.execing import (
+    SIGNALS,
+    Command,
+    HeldSignals,
+    Start,
+    UpgradeError,
+    command,
+    read_start,
+    replace,
+    twistd_options,
+    unblock,
+)
 from tests.loops import open_descriptors
 from tests.support import ROOT
 
@@ -104,6 +117,49 @@ def test_words_of_twistd(words: str, anew_words: str) -> None:
 def test_words_that_are_not_twistds_are_used_as_they_are() -> None:
     for words in ("--log-level=info distbal -c x", "-b --uid 5 distbal"):
         assert anew(words, twistd=False) == words
+
+
+OPTIONS = st.sampled_from(
+    [
+        "-n",
+        "--nodaemon",
+        "-o",
+        "-u5",
+        "--uid=7",
+        "--euid",
+        "-d/srv",
+        "--umask=027",
+        "--syslog",
+        "-l-",
+        "--logf=x",
+        "--pidfile=",
+        "--pidfile=y",
+    ]
+)
+
+
+@given(st.lists(OPTIONS, max_size=6), st.lists(st.text(min_size=1), max_size=4))
+def test_any_words_mean_the_same_when_they_are_used_again(options: list[str], rest: list[str]) -> None:
+    words = [*options, "distbal", *rest]
+    first = command(start(PYTHON, TWISTD, *words, arguments=len(words)))
+    again = first.words[2:]
+    assert command(start(PYTHON, TWISTD, *again, arguments=len(again))) == first
+    found, left, _ = twistd_options(again)
+    assert left == ["distbal", *rest]
+    names = {name for name, _ in found}
+    assert "nodaemon" in names
+    assert not names & {"uid", "gid", "euid"}
+    once_more = twistd_options(first.without_pidfile[2:])
+    assert (once_more[1], dict(once_more[0])["pidfile"]) == (left, "")
+
+
+@given(st.binary(max_size=300) | st.lists(st.text()).map(lambda words: " ".join(words).encode()))
+def test_whatever_twistd_was_told(text: bytes) -> None:
+    words = text.decode(errors="replace").split()
+    with suppress(UpgradeError):
+        # what is left is said last, as it was
+        rest = twistd_options(words)[1]
+        assert words[len(words) - len(rest) :] == rest
 
 
 @pytest.mark.parametrize(
@@ -232,6 +288,17 @@ def execs(new: Command, before: str = "") -> str:
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert done.stderr == ""
     return done.stdout
+
+
+def test_a_stream_that_is_closed_is_nobody_elses() -> None:
+    program = (
+        "import os; from distbal.execing import remember; remember(); print(os.open('/', 0), os.readlink('/proc/self/fd/2'))"
+    )
+    words = ["/bin/sh", "-c", 'exec "$@" <&- 2>&-', "sh", sys.executable, "-c", program]
+    done = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    number, stream = done.stdout.split()
+    assert int(number) > 2
+    assert stream == "/dev/null"
 
 
 SAYS = ("/bin/sh", "-c", 'pwd; umask; echo "$A $*"', "sh")

@@ -31,7 +31,13 @@ OUTSIDE = {
 #: what outlives the daemon, and what it starts it by
 KEEPER = {
     *("distbal.keeper", "distbal.keeper.__main__", "distbal.keeper.channel", "distbal.keeper.child", "distbal.keeper.command"),
-    *("distbal.keeper.holding", "distbal.keeper.loop", "distbal.keeper.replacing", "distbal.keeper.saying"),
+    *(
+        "distbal.keeper.holding",
+        "distbal.keeper.loop",
+        "distbal.keeper.past",
+        "distbal.keeper.replacing",
+        "distbal.keeper.saying",
+    ),
     *("distbal.keeper.signals", "distbal.keeper.systemd"),
 }
 #: what people's programs and the daemon share: words and tables, of the standard library alone

@@ -33,6 +33,8 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.test.iosim import FakeTransport, IOPump, connect
 
+from distbal.bounds import bounds as hit
+from distbal.bugs import bugs
 from distbal.manhole import factory as bounds
 from distbal.manhole.factory import ManholeFactory, make_factory
 from distbal.manhole.hostkey import HostKeyError
@@ -41,6 +43,7 @@ from distbal.monitors.sshtalk import SILENT
 from distbal.verbs import VERBS
 from tests.manholes import Balancer, Settings
 from tests.services import Lines
+from tests.support import LoggedErrors
 
 ED = Key(ed25519.Ed25519PrivateKey.generate())
 RSA = Key(rsa.generate_private_key(65537, 2048))
@@ -269,6 +272,7 @@ def test_of_too_many_strangers_the_oldest_goes(place: Place) -> None:
     gone = [server for server in servers if server.over]
     assert gone == servers[:3]
     assert all(server.transport.disconnecting for server in gone)
+    assert hit.hits["manhole"] == 3
     for server in servers:
         server.connectionLost()
 
@@ -279,6 +283,7 @@ def test_connections_are_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) 
     assert place.logs_in(first) == place.logs_in(second) == MSG_USERAUTH_SUCCESS
     assert place.logs_in(third) == 0
     assert third.said == b"distbal has 2 SSH connections already"
+    assert hit.hits["manhole"] == 1
     first.transport.loseConnection()
     place.pump()
     assert place.logs_in(place.client()) == MSG_USERAUTH_SUCCESS
@@ -322,6 +327,7 @@ def test_what_is_no_ssh(place: Place, said: bytes, why: str, at_once: bool) -> N
     assert wire.disconnecting
     assert server.over
     assert why in lines
+    assert hit.hits["manhole-unread"] == ("sent more" in why)
     server.connectionLost()
 
 
@@ -385,6 +391,42 @@ def test_there_are_sessions_and_nothing_else(place: Place, client: Client) -> No
     for _ in range(9):
         assert place.opens(client) == messages.MSG_CHANNEL_OPEN_CONFIRMATION
     assert place.opens(client) == messages.MSG_CHANNEL_OPEN_FAILURE
+    assert hit.hits["manhole-session"] == 1
+
+
+def test_a_bug_of_ours_ends_the_session_and_not_the_connection(
+    place: Place, client: Client, logged_errors: LoggedErrors
+) -> None:
+    """Nor is it taken for the client's fault."""
+    place.asks(client, b"shell")
+    (session,) = place.factory.connections[0].service.channels.values()
+
+    def boom(data: bytes) -> None:
+        raise ZeroDivisionError
+
+    session._program.received = boom
+    told = place.says(client, messages.MSG_CHANNEL_DATA, struct.pack(">L", 0) + NS(b"1\n"))
+    assert b"distbal met a bug, which is in its log: this session ends" in b"".join(payload for _, payload in told)
+    assert [payload[4:] for message, payload in told if message == messages.MSG_CHANNEL_REQUEST] == [
+        NS(b"exit-status") + b"\0" + struct.pack(">L", 1)
+    ]
+    (event,) = logged_errors.flush()
+    assert event["log_failure"].type is ZeroDivisionError
+    assert bugs.counts["command"] == 1
+    assert not client.over
+    # it may open another one
+    assert place.opens(client) == messages.MSG_CHANNEL_OPEN_CONFIRMATION
+
+
+def test_a_bug_in_a_turn_of_what_was_typed_ends_it_too(place: Place, client: Client, logged_errors: LoggedErrors) -> None:
+    place.asks(client, b"shell")
+    (session,) = place.factory.connections[0].service.channels.values()
+    session._program._feed._take = lambda line: 1 // 0
+    place.says(client, messages.MSG_CHANNEL_DATA, struct.pack(">L", 0) + NS(b"1\n2\n3\n"))
+    place.pump()
+    assert [event["log_failure"].type for event in logged_errors.flush()] == [ZeroDivisionError]
+    assert bugs.counts["command"] == 1
+    assert session.localClosed or session.closing
 
 
 def test_the_answer_comes_after_the_word_that_it_will(place: Place, client: Client) -> None:
@@ -496,6 +538,7 @@ def test_what_comes_unasked_is_bounded(place: Place) -> None:
         place.pump()
     assert client.over
     assert "ssh from 10.0.0.9 does not read what it asked for" in lines
+    assert hit.hits["manhole-unread"] == 1
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ def test_a_state_directory_in_which_everybody_may_write(tmp_path: Path, mode: in
     state.mkdir()
     state.chmod(mode)
     words = f"everybody may write in the state directory {state}, and so undo what people decided: chmod o-w {state}"
+    words += ", or name a new directory in it"
     with pytest.raises(DistbalError) as caught:
         keep(str(state), wanted=True)
     assert str(caught.value) == words

@@ -388,7 +388,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler = Scheduler(farm, first_id=first_id, draw=random.Random(seed), history=history)
         for name, host in old.hosts.items():
             # decisions are kept elsewhere, and told before
-            if name in self.in_file() and not host.removed:
+            if name in self.in_file():
                 self.scheduler.set_admin(name, host.admin, self.now, host.decided)
         tickets = [*self.waiters.values(), *(lease.ticket for lease in self.leases.values())]
         random.Random(seed).shuffle(tickets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
 
@@ -123,6 +126,24 @@ async def test_no_twistd_would_not_start_it(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_no_twistd_could_not_open_its_log_or_enter_its_directory(tmp_path: Path) -> None:
+    """As when root opened them, and then became another user."""
+    path = file(tmp_path)
+    (tmp_path / "there" / "log").mkdir(parents=True)
+    for words, why in [
+        (
+            ("-n", "--logfile", "there/log/x/y", "distbal"),
+            f"log could not be written any more: {tmp_path}/there/log/x/y is not",
+        ),
+        (("-n", "--rundir", "gone", "distbal"), "twistd could not go to its --rundir any more: gone is not ours"),
+    ]:
+        (said,) = (await verdict(started(tmp_path, *words), path)).why
+        assert why in said
+    assert (await verdict(started(tmp_path, "-n", "-l", "there/log/x", "-d", "there", "distbal"), path)).yes
+    assert (await verdict(started(tmp_path, "distbal"), path)).yes
+
+
+@pytest_twisted.ensureDeferred
 async def test_no_accounts_that_cannot_be_understood(tmp_path: Path) -> None:
     found = await verdict(started(tmp_path), file(tmp_path), damage=b"rubbish")
     assert len(found.why) == 1
@@ -202,6 +223,24 @@ def test_a_trial_that_cannot_be_started(tmp_path: Path) -> None:
 def test_answers_that_are_none(output: bytes) -> None:
     (why,) = understood(Ended(0, output, b"")).why
     assert why.startswith("the trial")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.text(max_size=20) | st.integers(),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["yes", "version", "why", "x"]), inner, max_size=4)
+    ),
+)
+
+
+@given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()), st.binary(), st.integers(-70, 255))
+def test_whatever_a_trial_says_is_yes_or_no_with_a_reason(output: bytes, errors: bytes, status: int) -> None:
+    found = understood(Ended(status, output, errors))
+    assert all(why.isprintable() for why in (*found.why, *found.said, found.version))
+    if found.yes:
+        assert status == 0
+        assert found.version
+        assert json.loads(output)["yes"] is True
 
 
 def test_answers_have_bounds_and_nothing_that_a_terminal_obeys() -> None:

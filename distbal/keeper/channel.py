@@ -73,6 +73,9 @@ class Channel:
                 size, ancillary, flags, _ = self.sock.recvmsg_into([self._buffer], _ANCILLARY, _FLAGS)
             except BlockingIOError:
                 return
+            except ConnectionResetError:
+                # it ended with something unread, which is told once, before what it had sent
+                continue
             except OSError as error:
                 self._complain(f"the channel to the daemon cannot be read: {error.strerror}")
                 self.ended = True

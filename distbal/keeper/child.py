@@ -1,4 +1,4 @@
-"""The daemon as a process: how it is started, how it ended, how long to wait with the next, when it is silent for too long.
+"""The daemon as a process: how it is started, when it is silent for too long, and how it ended.
 
 The clock is always an argument.
 """
@@ -8,18 +8,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from distbal.keeper import channel
 from distbal.keeperwire import VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: what the daemon is not to find in its environment: systemd talks with the keeper
 NOT_FOR_IT = {
     *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "FDSTORE"),
     *("DISTBAL_FDSTORE", "DISTBAL_HANDOVER", VARIABLE),
 }
-#: seconds of serving after which an end counts as the first
-A_WHILE = 1.0
-SHORTEST, LONGEST = 0.5, 30.0
 #: how much more patience there is until it serves: 120 s where it is 30
 LENIENT = 4
 #: what a signal tells of its cause
@@ -30,8 +31,6 @@ _WHY: dict[int, str] = {
 }
 #: from SIGABRT, at which Python can tell where it was, to SIGKILL, in seconds
 LAST_WORDS = 2.0
-#: further than this after the time for which it had asked, the keeper itself was stopped or frozen
-JUMP = 5.0
 
 
 def interpreter(module: str) -> list[str]:
@@ -43,22 +42,22 @@ def interpreter(module: str) -> list[str]:
     return [sys.executable, *([] if sys.path[:1] in ([""], [here]) else ["-P"]), "-m", module]
 
 
-def start(command: list[str], channel: int, environment: dict[str, str]) -> int:
-    """Start the daemon.
+def spawn(command: list[str], environment: dict[str, str], output: int | None = None) -> int:
+    """Start a process that has no signal blocked or ignored, and of this one's descriptors those that are inheritable.
 
     It is in a process group of its own, so that a terminal's Ctrl-C reaches it by way of the keeper alone.
 
-    :param channel: the daemon's end; made inheritable here.
-    :param environment: added to this process's.
+    :param environment: beside what is not :data:`NOT_FOR_IT` of this process's.
+    :param output: what its stdout and stderr are; None: this process's own.
     :returns: its process.
     :raises OSError: it cannot be started.
     """
-    os.set_inheritable(channel, True)
     kept = {name: value for name, value in os.environ.items() if name not in NOT_FOR_IT}
     return os.posix_spawn(
         command[0],
         command,
-        kept | {VARIABLE: str(channel)} | environment,
+        kept | environment,
+        file_actions=[] if output is None else [(os.POSIX_SPAWN_DUP2, output, number) for number in (1, 2)],
         setpgroup=0,
         setsigmask=[],
         setsigdef=[number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)],
@@ -72,32 +71,13 @@ def ended(status: int) -> str:
     """
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
-        return f"ended with status {code}" if code else "ended, though nobody had asked it to"
+        return f"ended with status {code}"
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
     why = _WHY.get(-code, "")
     return f"was killed by {name}{why}"
-
-
-class Pauses:
-    """How long to wait before the next start: not at all the first time, and longer each time that it does not last."""
-
-    def __init__(self, failures: int = 0) -> None:
-        self.failures = failures
-
-    def after(self, served: float) -> float:
-        """The pause after an end, in seconds.
-
-        :param served: how long the daemon had served, in seconds; 0 where it did not come to it.
-        """
-        if served >= A_WHILE:
-            self.failures = 0
-        pause = min(LONGEST, SHORTEST * 2.0 ** (self.failures - 1)) if self.failures else 0.0
-        # beyond some, the pause does not grow, nor need the power
-        self.failures = min(self.failures + 1, 20)
-        return pause
 
 
 class Life(NamedTuple):
@@ -107,6 +87,7 @@ class Life(NamedTuple):
     :ivar heard: when a packet last came.
     :ivar ready: when it began to serve; None: not yet.
     :ivar given: whether it has been given what was held.
+    :ivar asked: whether it says that somebody asked it to end.
     :ivar killing: when it gets SIGKILL; None: not at all.
     :ivar silent: for how long it had said nothing when it was killed for that; 0 for not.
     """
@@ -116,6 +97,7 @@ class Life(NamedTuple):
     heard: float
     ready: float | None = None
     given: bool = False
+    asked: bool = False
     killing: float | None = None
     silent: float = 0.0
 
@@ -127,3 +109,65 @@ class Life(NamedTuple):
     def served(self, now: float) -> float:
         """For how long it has served."""
         return 0.0 if self.ready is None else now - self.ready
+
+
+class Daemon:
+    """One that runs, or has just ended.
+
+    :ivar life: what is known of it.
+    :ivar channel: to it.
+    """
+
+    def __init__(self, life: Life, channel: channel.Channel) -> None:
+        self.life = life
+        self.channel = channel
+
+    @classmethod
+    def start(cls, command: list[str], complain: Callable[[str], None], now: float) -> Daemon:
+        """Start one, with a channel.
+
+        :raises OSError: it cannot be started.
+        """
+        ours, theirs = channel.pair()
+        # sockets that systemd opened are inherited, and with them goes what they are
+        environment = {name: os.environ[name] for name in ("LISTEN_FDS", "LISTEN_FDNAMES") if name in os.environ}
+        with theirs:
+            os.set_inheritable(theirs.fileno(), True)
+            try:
+                pid = spawn(command, environment | {VARIABLE: str(theirs.fileno())})
+            except OSError:
+                ours.close()
+                raise
+        return cls(Life(pid, now, now), channel.Channel(ours, complain))
+
+    def signal(self, number: int) -> None:
+        """Send it a signal: as long as it is not reaped, its number is nobody else's."""
+        os.kill(self.life.pid, number)
+
+    def heard(self, now: float) -> None:
+        """It gave a sign of life."""
+        self.life = self.life._replace(heard=now)
+
+    def excuse(self, seconds: float) -> None:
+        """Nobody could have heard it for so long."""
+        self.life = self.life._replace(heard=self.life.heard + seconds, started=self.life.started + seconds)
+
+    def watch(self, patience: float, now: float) -> float:
+        """Kill it where its silence is too long: first so that it can say where it was, and soon after for good.
+
+        :returns: for how long it has been silent when that was too long just now; 0 for not.
+        """
+        life = self.life
+        if life.killing is not None:
+            if now >= life.killing:
+                self.life = life._replace(killing=now + patience)
+                self.signal(signal.SIGKILL)
+        elif now >= life.deadline(patience):
+            self.life = life._replace(killing=now + LAST_WORDS, silent=now - life.heard)
+            self.signal(signal.SIGABRT)
+            return self.life.silent
+        return 0.0
+
+    def due(self, patience: float) -> float:
+        """When :meth:`watch` has something to do."""
+        return self.life.deadline(patience) if self.life.killing is None else self.life.killing

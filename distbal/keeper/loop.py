@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import time
 import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
 from distbal import __version__, keeperwire
-from distbal.keeper import channel, child, replacing
+from distbal.keeper import past, replacing
+from distbal.keeper.channel import Channel
+from distbal.keeper.child import Daemon, Life, ended
 from distbal.keeper.holding import Holdings
+from distbal.keeper.past import Past
 from distbal.keeper.signals import Signals
 from distbal.keeperwire import Hello, Journal, Keeper, Ready, Role, Stopping
 
@@ -31,10 +33,10 @@ if TYPE_CHECKING:
 #: seconds
 NAP = 0.005
 LONGEST_WAIT = 1.0
+#: so many seconds after the time for which it had asked, the keeper itself was stopped, or the machine was
+LATE = 1.0
 #: how long a daemon may take to end when it is asked to, and when it is told to leave, in seconds
 TO_STOP, TO_LEAVE = 30.0, 10.0
-#: so many daemons in a row did not live with what they were given: the next one gets nothing
-FUTILE = 5
 
 
 class Settings(NamedTuple):
@@ -64,23 +66,17 @@ class Supervision:
         self._signals = Signals()
         self._epoll = select.epoll()
         self._epoll.register(self._signals, select.EPOLLIN)
-        self._channel: channel.Channel | None = None
-        self._writing = False
-        self._life: child.Life | None = None
-        self._start: float | None = time.monotonic()
-        self._pauses = child.Pauses()
-        self._futile = 0
-        self._served = False
-        self._restarts = 0
-        self._last = ""
-        self._since = time.time()
-        self._asked = False  # the daemon says that somebody asked it to end
+        self._daemon: Daemon | None = None
+        self._start: float | None = time.monotonic()  # when one is to be started
+        self._past = Past(time.time())
+        self._writing = False  # whether the channel is full
+        self._full = False  # whether the last that came had no room
         self._stopping: float | None = None  # when patience with a daemon that is to end ends
-        self._leaving = False
-        self._full = False
+        self._leaving = False  # whether it is to leave all to the next, by way of systemd
         self._trial: replacing.Trial | None = None
-        self._replace = False
-        self._beat = 0.0  # when systemd is next told that all is well
+        self._replace = False  # whether a trial said yes
+        self._next_beat = 0.0  # of the watchdog
+        self._woken = time.monotonic()
         self._status: int | None = None
 
     def run(self) -> int:
@@ -93,7 +89,7 @@ class Supervision:
             while self._status is None:
                 try:
                     self._turn()
-                except Exception as error:  # noqa: BLE001  # whatever it is, what is held has to be held on
+                except Exception as error:  # noqa: BLE001 (whatever it is, what is held has to be held on)
                     where = traceback.extract_tb(error.__traceback__)[-1]
                     self._voice.complain(
                         f"a mistake in the keeper itself, which goes on: {type(error).__name__}: {error}"
@@ -105,23 +101,24 @@ class Supervision:
         return self._status
 
     def _turn(self) -> None:
-        before = time.monotonic()
-        timeout = self._timeout(before)
+        timeout = self._timeout(time.monotonic())
         events = self._epoll.poll(timeout)
         now = time.monotonic()
-        if self._life is not None and now - before - timeout > child.JUMP:
-            self._voice.say(f"the keeper did not run for {now - before:.0f} s: the daemon gets that time too")
-            self._life = self._life._replace(heard=now)
+        late = now - self._woken - timeout
+        self._woken = now
+        if self._daemon is not None and late > LATE:
+            self._voice.tell(f"the keeper was away for {late:.1f} s: the daemon gets that time too")
+            self._daemon.excuse(late)
         packets = False
         for descriptor, event in events:
             if descriptor == self._signals.fileno():
                 for number in self._signals.come():
                     self._signal(number, now)
-            elif self._channel is not None and descriptor == self._channel.fileno():
-                packets = bool(event & ~select.EPOLLOUT)
-                if packets:
-                    self._receive(now)
-        self._flush()
+            elif event & ~select.EPOLLOUT and self._daemon is not None:
+                self._receive(self._daemon, now)
+                packets = True
+        if self._daemon is not None:
+            self._flush(self._daemon)
         self._holdings.sweep()
         self._due(now)
         if packets or self._writing:
@@ -130,80 +127,56 @@ class Supervision:
     def _timeout(self, now: float) -> float:
         """How long to wait for something to happen, in seconds."""
         due = [now + LONGEST_WAIT, *[when for when in (self._start, self._stopping) if when is not None]]
-        if self._life is not None:
-            due.append(self._life.killing or self._life.deadline(self._settings.patience))
+        if self._daemon is not None:
+            due.append(self._daemon.due(self._settings.patience))
         if self._trial is not None:
             due.append(self._trial.deadline)
         if self._systemd.watchdog is not None:
-            due.append(self._beat)
+            due.append(self._next_beat)
         return max(0.0, min(due) - now)
 
     def _due(self, now: float) -> None:
         """Do what has its time."""
-        if self._systemd.watchdog is not None and now >= self._beat:
-            self._beat = now + self._systemd.watchdog
+        if self._systemd.watchdog is not None and now >= self._next_beat:
+            self._next_beat = now + self._systemd.watchdog
             self._systemd.tell("WATCHDOG=1")
         if self._trial is not None and now >= self._trial.deadline:
-            os.kill(self._trial.pid, signal.SIGKILL)
             self._trial = self._trial._replace(deadline=now + replacing.TRIAL)
-        if self._life is not None:
-            self._watch(self._life, now)
+            os.kill(self._trial.pid, signal.SIGKILL)
+        if self._daemon is not None:
+            self._watch(self._daemon, now)
         elif self._start is not None and now >= self._start and self._status is None:
             self._start_daemon(now)
-        if self._replace and self._trial is None and not self._writing:
+        if self._replace and not self._writing:
             self._replace = False
             self._exec(now)
 
-    def _watch(self, life: child.Life, now: float) -> None:
+    def _watch(self, daemon: Daemon, now: float) -> None:
         """Kill a daemon that does not end, or that is silent."""
         if self._stopping is not None and now >= self._stopping:
             self._stopping = now + TO_STOP
-            if not self._leaving:
-                self._voice.say("the daemon does not end: it is killed")
-            self._kill(life, signal.SIGKILL)
-        elif life.killing is not None:
-            if now >= life.killing:
-                self._life = life._replace(killing=now + self._settings.patience)
-                self._kill(life, signal.SIGKILL)
-        elif now >= life.deadline(self._settings.patience):
-            silent = now - life.heard
-            self._voice.say(f"no sign of life of the daemon (process {life.pid}) for {silent:.0f} s: it is killed")
-            self._life = life._replace(killing=now + child.LAST_WORDS, silent=silent)
-            self._kill(life, signal.SIGABRT)
+            self._voice.say(f"the daemon (process {daemon.life.pid}) does not end: it is killed")
+            daemon.signal(signal.SIGKILL)
+        elif silent := daemon.watch(self._settings.patience, now):
+            self._voice.say(f"no sign of life of the daemon (process {daemon.life.pid}) for {silent:.0f} s: it is killed")
 
     # the daemon's beginning and end
 
     def _start_daemon(self, now: float) -> None:
-        ours, theirs = channel.pair()
-        environment = {name: os.environ[name] for name in ("LISTEN_FDS", "LISTEN_FDNAMES") if name in os.environ}
         try:
-            pid = child.start(self._settings.command, theirs.fileno(), environment)
+            daemon = Daemon.start(self._settings.command, self._voice.complain, now)
         except OSError as error:
-            ours.close()
-            pause = self._pauses.after(0.0)
-            self._start = now + max(pause, child.SHORTEST)
-            self._voice.say(f"{self._settings.command[0]} cannot be started: {error.strerror}; again in {pause:g} s")
+            self._start = now + past.LONGEST
+            self._voice.say(f"the daemon cannot be started: {error.strerror}; again in {past.LONGEST:g} s")
             return
-        finally:
-            theirs.close()
         self._start = None
-        self._life = child.Life(pid, now, now)
-        self._asked = False
-        self._take_channel(ours)
-        self._voice.tell(f"the daemon is process {pid}")
+        self._take(daemon)
+        self._voice.tell(f"the daemon is process {daemon.life.pid}")
 
-    def _take_channel(self, sock: socket.socket) -> None:
-        self._channel = channel.Channel(sock, self._voice.complain)
-        self._epoll.register(sock, select.EPOLLIN)
+    def _take(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._epoll.register(daemon.channel, select.EPOLLIN)
         self._writing = False
-
-    def _end_channel(self) -> None:
-        if self._channel is not None:
-            if not self._channel.ended:
-                self._epoll.unregister(self._channel.sock)
-            self._channel.close()
-            self._channel = None
-            self._writing = False
 
     def _reap(self, now: float) -> None:
         """Take notice of every process that has ended; as PID 1 of a container those of others too."""
@@ -214,64 +187,72 @@ class Supervision:
                 return
             if pid == 0:
                 return
-            if self._life is not None and pid == self._life.pid:
-                self._daemon_ended(self._life, status, now)
+            if self._daemon is not None and pid == self._daemon.life.pid:
+                self._daemon_ended(self._daemon, status, now)
             elif self._trial is not None and pid == self._trial.pid:
                 self._tried(self._trial, status)
 
-    def _daemon_ended(self, life: child.Life, status: int, now: float) -> None:
-        while self._channel is not None and not self._channel.ended and self._receive(now):
+    def _daemon_ended(self, daemon: Daemon, status: int, now: float) -> None:
+        while not daemon.channel.ended and self._receive(daemon, now):
             pass  # all that it had sent counts
-        self._end_channel()
-        self._life = None
+        if not daemon.channel.ended:
+            self._epoll.unregister(daemon.channel)
+        daemon.channel.close()
+        self._daemon, self._writing = None, False
+        life = daemon.life
         code = os.waitstatus_to_exitcode(status)
-        if self._stopping is not None or self._asked:
+        if self._stopping is not None or life.asked:
             self._end(0)
-            return
-        how = child.ended(status)
-        if life.silent:
-            how = f"gave no sign of life for {life.silent:.0f} s, and was killed"
-        if code >= 0 and life.ready is None and not self._served:
-            # as twistd by itself: it has said why
-            self._voice.say(f"the daemon {how} before it served: there is nothing to supervise")
+        elif code >= 0 and self._past.hopeless(life):
+            self._voice.say(f"the daemon {ended(status)} before it served: there is nothing to supervise")
             self._end(code)
-            return
-        self._last = f"process {life.pid} {how}"
-        pause = self._pauses.after(life.served(now))
-        self._count_futile(life, code, now)
-        self._restarts += 1
-        self._start = now + pause
-        when = f"in {pause:g} s" if pause else "at once"
-        self._voice.say(
-            f"the daemon (process {life.pid}) {how}; a new one starts {when}, and gets {len(self._holdings)} descriptors"
-        )
-        self._systemd.tell(f"STATUS=The daemon {how}; starting again", f"MAINPID={os.getpid()}")
-
-    def _count_futile(self, life: child.Life, code: int, now: float) -> None:
-        """Whether what is held may be what ends them: each took it up, and did not live long. A kill -9 is no sign of it."""
-        if life.served(now) >= child.A_WHILE:
-            self._futile = 0
-        elif life.given and (code != -signal.SIGKILL or life.silent):
-            self._futile += 1
-        if self._futile >= FUTILE:
-            self._futile = 0
+        else:
+            self._past, how, pause = self._past.after(life, status, now)
+            self._start = now + pause
+            self._systemd.tell(f"STATUS=The daemon {how}; starting again")
+            when = f"in {pause:g} s" if pause else "at once"
             self._voice.say(
-                f"{FUTILE} daemons in a row ended soon after they took up what was held: all {len(self._holdings)} descriptors"
-                " are dropped, and with them the clients' leases, and the next one starts with nothing"
+                f"the daemon (process {life.pid}) {how}; a new one starts {when}, and gets {len(self._holdings)} descriptors"
             )
-            self._holdings.clear()
+            if self._past.futile >= past.FUTILE:
+                self._give_up_what_is_held(now)
+
+    def _give_up_what_is_held(self, now: float) -> None:
+        self._past = self._past._replace(futile=0, failures=1)
+        self._start = now
+        self._voice.say(
+            f"{past.FUTILE} daemons in a row ended soon after they took up what was held: all {len(self._holdings)} descriptors"
+            " are dropped, and with them the clients' leases; the next daemon starts at once, with nothing"
+        )
+        self._holdings.clear()
+
+    def _stop(self, now: float) -> None:
+        """Somebody asked for the end: the daemon goes first."""
+        self._leaving = self._systemd.stores
+        self._systemd.tell("STOPPING=1")
+        self._stopping = now + (TO_LEAVE if self._leaving else TO_STOP)
+        daemon = self._daemon
+        if daemon is None:
+            self._end(0)
+        elif not self._leaving:
+            self._voice.tell("the daemon is asked to end")
+            daemon.signal(signal.SIGTERM)
+        elif daemon.life.ready is None or daemon.channel.ended:
+            daemon.signal(signal.SIGKILL)  # it may not listen yet, and everything is held
+        else:
+            self._voice.tell("the daemon is told to leave")
+            daemon.channel.put(keeperwire.LEAVE)
 
     def _end(self, status: int) -> None:
         """The end of the keeper; what is held is stored, where that was wanted."""
-        self._systemd.tell("STOPPING=1")
-        if self._leaving and len(self._holdings):
-            self._holdings.sweep()
-            number = len(self._holdings)
+        self._holdings.sweep()
+        number = len(self._holdings)
+        if self._leaving and number:
             try:
                 stored = self._systemd.store(self._holdings, replacing.write(self._state([])))
                 self._voice.say(f"systemd keeps {stored} descriptors for the next start")
                 if stored < number:
-                    self._voice.say(f"{number - stored} descriptors are more than can be under way (unix(7)), and are dropped")
+                    self._voice.say(f"{number - stored} descriptors are more than may be under way (unix(7)): they are dropped")
             except OSError as error:
                 self._voice.say(f"systemd does not keep the {number} descriptors, and they are dropped: {error.strerror}")
         self._holdings.clear()
@@ -279,22 +260,21 @@ class Supervision:
 
     # what comes
 
-    def _receive(self, now: float) -> bool:
+    def _receive(self, daemon: Daemon, now: float) -> bool:
         """Read and serve what is in the channel; whether there was anything."""
-        assert self._channel is not None  # noqa: S101
         came = False
-        for said, descriptors in self._channel.receive():
+        for said, descriptors in daemon.channel.receive():
             came = True
-            self._serve(said, descriptors, now)
-        if self._channel.ended:
+            self._serve(daemon, said, descriptors, now)
+        if daemon.channel.ended:
             # its process ends, or is silent from now on
-            self._epoll.unregister(self._channel.sock)
-        elif self._life is not None:
+            self._epoll.unregister(daemon.channel)
+        else:
             # of any kind: what is wrong is a sign of life too
-            self._life = self._life._replace(heard=now)
+            daemon.heard(now)
         return came
 
-    def _serve(self, said: FromDaemon, descriptors: array.array[int], now: float) -> None:
+    def _serve(self, daemon: Daemon, said: FromDaemon, descriptors: array.array[int], now: float) -> None:
         if isinstance(said, Journal):
             refused = self._holdings.hold(said.held[: len(descriptors)], descriptors)
             self._holdings.let_go(said.let_go)
@@ -304,113 +284,80 @@ class Supervision:
                     " what comes now would not survive the daemon"
                 )
             self._full = refused > 0
-        elif self._life is None:
-            pass  # it has ended: nothing else that it had to say counts, but for what follows
         elif isinstance(said, Hello):
-            self._hello(said, now)
+            self._greet(daemon, said, now)
         elif isinstance(said, Ready):
-            self._life = self._life._replace(ready=now)
-            self._served = True
-            self._voice.tell(f"the daemon, distbal {said.version}, is {said.status}")
+            daemon.life = daemon.life._replace(ready=now)
+            self._past = self._past._replace(served=True)
+            self._voice.tell(f"the daemon, distbal {said.version}: {said.status}")
             self._systemd.tell("READY=1", f"STATUS={said.status}", f"MAINPID={os.getpid()}")
         elif isinstance(said, Stopping):
-            self._asked = True
+            daemon.life = daemon.life._replace(asked=True)
 
-    def _hello(self, said: Hello, now: float) -> None:
-        assert self._channel is not None  # noqa: S101
-        assert self._life is not None  # noqa: S101
-        self._channel.drop_queue()
+    def _greet(self, daemon: Daemon, said: Hello, now: float) -> None:
         given = said.give and len(self._holdings) > 0
-        self._life = child.Life(self._life.pid, now, now, given=given, killing=self._life.killing)
-        if said.give:
-            self._holdings.sweep()
-            self._channel.put_descriptors(self._holdings.keys())
-        self._channel.put(keeperwire.end(self._news()))
+        daemon.life = Life(daemon.life.pid, now, now, given=given, killing=daemon.life.killing, silent=daemon.life.silent)
+        daemon.channel.drop_queue()
         if given:
+            self._holdings.sweep()
+            daemon.channel.put_descriptors(self._holdings.keys())
             self._voice.tell(f"the daemon, distbal {said.version}, takes up {len(self._holdings)} descriptors")
+        daemon.channel.put(keeperwire.end(self._news()))
         if said.began == "upgrade":
             self._try_new_code(now)
 
     def _news(self) -> Keeper:
-        return Keeper(__version__, os.getpid(), self._restarts, self._last, self._since)
+        return Keeper(__version__, os.getpid(), self._past.restarts, self._past.last, self._past.since)
 
-    def _flush(self) -> None:
+    def _flush(self, daemon: Daemon) -> None:
         """Send what is queued; wait for the channel where it is full."""
-        if self._channel is None or self._channel.ended:
-            self._writing = False
+        if daemon.channel.ended:
             return
-        writing = not self._channel.flush(self._holdings)
+        writing = not daemon.channel.flush(self._holdings)
         if writing is not self._writing:
             self._writing = writing
-            self._epoll.modify(self._channel.sock, select.EPOLLIN | (select.EPOLLOUT if writing else 0))
+            self._epoll.modify(daemon.channel, select.EPOLLIN | (select.EPOLLOUT if writing else 0))
 
     def _signal(self, number: int, now: float) -> None:
         if number == signal.SIGCHLD:
             self._reap(now)
         elif number in (signal.SIGHUP, signal.SIGUSR2):
-            if self._life is not None:
-                self._kill(self._life, number)
+            if self._daemon is not None:
+                self._daemon.signal(number)
             elif number == signal.SIGUSR2:
                 self._try_new_code(now)
-        elif self._stopping is None:
+        elif self._stopping is None and self._status is None:
             self._stop(now)
-
-    def _kill(self, life: child.Life, number: int) -> None:
-        # it is not reaped yet, so that its number is nobody else's
-        os.kill(life.pid, number)
-
-    def _stop(self, now: float) -> None:
-        """Somebody asked for the end: the daemon goes first."""
-        self._leaving = self._systemd.stores
-        self._systemd.tell("STOPPING=1")
-        self._stopping = now + (TO_LEAVE if self._leaving else TO_STOP)
-        if self._life is None:
-            self._end(0)
-        elif not self._leaving:
-            self._voice.tell("the daemon is asked to end")
-            self._kill(self._life, signal.SIGTERM)
-        elif self._life.ready is None or self._channel is None or self._channel.ended:
-            self._kill(self._life, signal.SIGKILL)
-        else:
-            self._voice.tell("the daemon is told to leave")
-            self._channel.put(keeperwire.LEAVE)
-            self._flush()
 
     # new code of the keeper
 
     def _state(self, signals: list[int]) -> replacing.State:
+        daemon = self._daemon
         return replacing.State(
             held=self._holdings.table(),
-            channel=self._channel.fileno() if self._channel is not None and not self._channel.ended else None,
-            life=self._life,
+            channel=None if daemon is None else daemon.channel.fileno(),
+            life=None if daemon is None else daemon.life,
             start=self._start,
-            failures=self._pauses.failures,
-            futile=self._futile,
-            served=self._served,
-            restarts=self._restarts,
-            last=self._last,
-            since=self._since,
+            past=self._past,
             signals=signals,
         )
 
     def _try_new_code(self, now: float) -> None:
-        if self._trial is not None or self._stopping is not None:
-            return
-        try:
-            self._trial = replacing.start_trial(self._state([]), now)
-        except OSError as error:
-            self._voice.say(
-                f"the keeper goes on as distbal {__version__}: the trial of new code cannot be started: {error.strerror}"
-            )
+        if self._trial is None and not self._replace and self._stopping is None:
+            try:
+                self._trial = replacing.start_trial(self._state([]), now)
+            except OSError as error:
+                self._go_on(f"the trial of new code cannot be started: {error.strerror}")
 
     def _tried(self, trial: replacing.Trial, status: int) -> None:
         self._trial = None
         words = trial.words()
-        if status == 0:
-            self._replace = True
-            return
-        why = f"it {child.ended(status)}" if os.waitstatus_to_exitcode(status) >= 0 else "it took too long"
-        self._voice.say(f"the keeper goes on as distbal {__version__}: the trial of new code says no: {words or why}")
+        self._replace = status == 0
+        if status:
+            self._go_on(f"the trial of new code says no: {words or f'it {ended(status)}'}")
+
+    def _go_on(self, why: str) -> None:
+        self._voice.say(f"the keeper goes on as distbal {__version__}: {why}")
 
     def _exec(self, now: float) -> None:
         if self._stopping is not None:
@@ -420,7 +367,7 @@ class Supervision:
         try:
             replacing.exec_new_code(state, self._settings.arguments)
         except OSError as error:
-            self._voice.say(f"the keeper goes on as distbal {__version__}: the new code cannot be started: {error.strerror}")
+            self._go_on(f"the new code cannot be started: {error.strerror}")
             self._signals.unblock()
             for number in state.signals:
                 self._signal(number, now)
@@ -430,13 +377,11 @@ class Supervision:
         for number, role, descriptor in state.held:
             os.set_inheritable(descriptor, False)
             self._holdings.hold([(number, role)], [descriptor])
-        self._remember(state)
-        self._life, self._start = state.life, state.start
-        if state.channel is not None:
-            os.set_inheritable(state.channel, False)
-            self._take_channel(socket.socket(fileno=state.channel))
-            assert self._channel is not None  # noqa: S101
-            self._channel.put(keeperwire.news(self._news()))
+        self._past, self._start = state.past, state.start
+        if state.channel is not None and state.life is not None:
+            self._take(Daemon(state.life, Channel(replacing.inherited(state.channel), self._voice.complain)))
+            assert self._daemon is not None  # noqa: S101 (just taken)
+            self._daemon.channel.put(keeperwire.news(self._news()))
         self._signals.add(state.signals)
         self._voice.say(f"the keeper goes on as distbal {__version__}, and holds {len(self._holdings)} descriptors")
 
@@ -446,16 +391,11 @@ class Supervision:
         if stored is None:
             return
         try:
-            self._remember(replacing.read(stored.state))
+            self._past = replacing.read(stored.state).past
         except ValueError as error:
             self._voice.say(f"of what systemd kept only the descriptors are known: {error}")
-        self._last = "the whole unit was restarted"
-        self._served = True
+        self._past = self._past._replace(served=True, last="the whole unit was restarted")
         refused = self._holdings.hold(stored.keys, stored.descriptors)
         lost = f"; for {refused} there is no room" if refused else ""
-        listeners = sum(key[1] == Role.LISTENER for key in stored.keys)
+        listeners = sum(role == Role.LISTENER for _, role in stored.keys)
         self._voice.say(f"systemd kept {len(self._holdings)} descriptors, {listeners} of them ports{lost}")
-
-    def _remember(self, state: replacing.State) -> None:
-        self._pauses.failures, self._futile, self._served = state.failures, state.futile, state.served
-        self._restarts, self._last, self._since = state.restarts, state.last, state.since

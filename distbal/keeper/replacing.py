@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import socket
 from typing import Any, NamedTuple
 
-from distbal.keeper.child import NOT_FOR_IT, Life, interpreter
+from distbal.keeper.child import Life, interpreter, spawn
+from distbal.keeper.past import Past
 from distbal.keeper.systemd import memory_of, read_memory
 
 #: where the new code finds the descriptor of that memory
@@ -31,12 +32,7 @@ class State(NamedTuple):
     :ivar channel: the descriptor of the channel to the daemon; None for none.
     :ivar life: the daemon that runs; None for none.
     :ivar start: when the next one is to be started; None where one runs.
-    :ivar failures: of :class:`distbal.keeper.child.Pauses`.
-    :ivar futile: how often in a row a daemon has not lived with what it was given.
-    :ivar served: whether there was ever one that served, or something was taken up that another had held.
-    :ivar restarts: how many daemons were started because the one before was gone.
-    :ivar last: why the last one ended; "" for none.
-    :ivar since: when the keeper began, seconds since 1970.
+    :ivar past: of the daemons before.
     :ivar signals: that have come and are not dealt with.
     """
 
@@ -44,18 +40,13 @@ class State(NamedTuple):
     channel: int | None
     life: Life | None
     start: float | None
-    failures: int
-    futile: int
-    served: bool
-    restarts: int
-    last: str
-    since: float
+    past: Past
     signals: list[int]
 
 
 def write(state: State) -> bytes:
     """The state as bytes that :func:`read` understands."""
-    content = state._asdict() | {"version": VERSION, "life": state.life and state.life._asdict()}
+    content = state._asdict() | {"version": VERSION, "life": state.life and state.life._asdict(), "past": state.past._asdict()}
     return json.dumps(content).encode()
 
 
@@ -68,9 +59,9 @@ def read(text: bytes) -> State:
         content: dict[str, Any] = json.loads(text)
         if content["version"] != VERSION:
             raise ValueError(f"version {content['version']!r} of the keeper's state is not known, only {VERSION}")
-        life = content["life"]
         known = {name: content[name] for name in State._fields}
-        known["life"] = life and Life(**{name: life[name] for name in Life._fields if name in life})
+        known["life"] = known["life"] and Life(**{name: known["life"][name] for name in Life._fields})
+        known["past"] = Past(**{name: known["past"][name] for name in Past._fields})
         known["held"] = [(int(number), int(role), int(descriptor)) for number, role, descriptor in content["held"]]
         return State(**known)
     except (KeyError, TypeError, AttributeError) as error:
@@ -102,18 +93,8 @@ def start_trial(state: State, now: float) -> Trial:
     """
     memory, said = memory_of(write(state)), os.memfd_create("distbal-trial", os.MFD_CLOEXEC)
     os.set_inheritable(memory, True)
-    command = [*interpreter("distbal.keeper"), "--trial"]
-    environment = {name: value for name, value in os.environ.items() if name not in NOT_FOR_IT} | {VARIABLE: str(memory)}
     try:
-        pid = os.posix_spawn(
-            command[0],
-            command,
-            environment,
-            file_actions=[(os.POSIX_SPAWN_DUP2, said, 1), (os.POSIX_SPAWN_DUP2, said, 2)],
-            setpgroup=0,
-            setsigmask=[],
-            setsigdef=[number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)],
-        )
+        pid = spawn([*interpreter("distbal.keeper"), "--trial"], {VARIABLE: str(memory)}, said)
     except OSError:
         os.close(said)
         raise
@@ -135,6 +116,12 @@ def state_of_before() -> State | None:
         return read(read_memory(memory))
     finally:
         os.close(memory)
+
+
+def inherited(descriptor: int) -> socket.socket:
+    """A socket of the code before this one; it is not inherited further."""
+    os.set_inheritable(descriptor, False)
+    return socket.socket(fileno=descriptor)
 
 
 def exec_new_code(state: State, arguments: list[str]) -> None:

@@ -180,6 +180,11 @@ def _inside(seen: Figures) -> Iterator[Metric]:
     yield _gauge("distbal_loop_lag_max_seconds", "The most of that in the last minute.", inside["lag"]["minute"])
     yield CounterMetricFamily("distbal_log_lost_lines", "Lines of the log that could not be written.", value=inside["log_lost"])
     yield _gauge("distbal_log_troubled", "1 while the log cannot be written.", bool(inside["log_trouble"]))
+    if (keeper := inside["keeper"]) is not None:
+        yield _gauge("distbal_keeper_up", "1 while the keeper is there, 0 when it is gone.", not keeper["gone"])
+        yield CounterMetricFamily("distbal_restarts", "How often the keeper started the daemon anew.", value=keeper["restarts"])
+    words = "Connections that had just come when the daemon before was killed, and were lost."
+    yield _gauge("distbal_lost_connections", words, inside["lost"])
 
 
 def _farm(seen: Figures) -> Iterator[Metric]:

@@ -149,6 +149,8 @@ class Channel(HTTPChannel):
 
     def too_long(self) -> None:
         """Say in the log that a request is."""
+        if self._over:
+            return
         self.site.complain(
             "{address} sent a request to the web port that is too long: cut off",
             bound="web-request",
@@ -157,7 +159,7 @@ class Channel(HTTPChannel):
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self.too_long()
-        super().lineLengthExceeded(line)
+        self.loseConnection()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         # Twisted's, which says the same to all that it cannot take
