@@ -56,7 +56,7 @@ Passed = tuple[int, int, int]
 class LastingSession(SpliceSession):
     """A spliced session, with what is needed to go on with it."""
 
-    __slots__ = ("_broken_off",)
+    __slots__ = ("_broken_off", "_resumed", "_taken_up_as")
 
     # -- into a ledger
 
@@ -116,14 +116,23 @@ class LastingSession(SpliceSession):
 
     # -- out of a ledger
 
-    def take_up(self, account: Account, server: int, pipes: Collection[tuple[int, Pipe]], broken_off: str) -> None:
+    def take_up(
+        self,
+        account: Account,
+        server: int,
+        pipes: Collection[tuple[int, Pipe]],
+        broken_off: str,
+        resumed: Callable[[], None],
+    ) -> None:
         """Be what an earlier process had; :meth:`resume` follows.
 
         :param server: its server's descriptor, ours from now on; -1 for none.
         :param pipes: those with something of this session's in them, each with its account's flags.
         :param broken_off: why it cannot go on, if it cannot: it ends as soon as it is resumed.
+        :param resumed: called when it was.
         """
-        self.state = _FROM_ACCOUNT[account.state]
+        self._resumed = resumed
+        self.state = self._taken_up_as = _FROM_ACCOUNT[account.state]
         self._server = server
         self._connect = account.connect
         self._broken_off = broken_off
@@ -187,6 +196,12 @@ class LastingSession(SpliceSession):
             is this session's, and is waiting, or has a lease. None for others.
         :returns: False where that could not be, and it has ended.
         """
+        try:
+            return self._resume(ticket)
+        finally:
+            self._resumed()
+
+    def _resume(self, ticket: Ticket | None) -> bool:
         port, state = self.port, self.state
         lease = None if ticket is None else ticket.lease
         if state == phases.WAITING:
@@ -254,6 +269,8 @@ class LastingSession(SpliceSession):
             port.young.add(self)
         else:
             self.give_up_connecting()
+            if state != self._taken_up_as:
+                return  # somebody else's end gave it a lease a moment ago, and it is about to connect
             if state == phases.CONNECTING:
                 port.soon(self._look_up)
             elif state == phases.QUIET and (self.up.pipe is not None or port.server_first or self._job):
