@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.distbal-installed
+# how long the soak lasts
+MINUTES ?= 5
 # further arguments for pytest: make test ARGS="-k wire -x"
 ARGS   ?=
 
@@ -26,7 +28,7 @@ FISHDIR    ?= $(PREFIX)/share/fish/vendor_completions.d
 DISTBAL     ?= /opt/distbal/bin/distbal
 
 # the pure core: tests/test_imports.py keeps Twisted, files and clocks out of these, and their coverage is held higher
-CORE := access activity changes decisions errors evidence health history hosts judge loads outcomes policies queues ranking report requests scheduler snapshot standing waits why wire
+CORE := access activity carried changes checked decisions errors evidence health history hosts judge loads outcomes past policies queues ranking remembered report requests scheduler snapshot standing takeup waits why wire
 
 CFLAGS  ?= -O2
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' distbal/__init__.py)
@@ -37,7 +39,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help venv programs test soak lint demo screenshots bench bench-builds bench-proxy bench-monitors bench-web wrap install clean
+.PHONY: help venv programs test soak soak-weights lint demo screenshots bench bench-builds bench-proxy bench-monitors bench-web bench-kept wrap install clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -71,7 +73,12 @@ test: programs lint wrap  ## set up everything, then lint, all tests, and what t
 	@echo 'The core (95 % is asked for):'
 	$(BIN)/python -m coverage report --fail-under=95 --include='$(subst $(space),$(comma),$(CORE:%=distbal/%.py))'
 
-soak: $(STAMP)  ## what is shown in minutes, on a machine that does nothing else: weights that follow the load
+soak: $(STAMP)  ## real jobs by all ways in, for MINUTES=5, with random faults, upgrades and kills (SEED= for the same again)
+	@sh tests/install-programs cc distcc distccd tclsh
+	@$(MAKE) --no-print-directory wrap
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+soak-weights: $(STAMP)  ## what is shown in minutes, on a machine that does nothing else: weights that follow the load
 	@sh tests/install-programs cc distcc distccd sshd ssh-keygen
 	DISTBAL_SOAK=1 $(BIN)/python -m pytest -s -o faulthandler_timeout=1200 tests/integration/test_real_weights.py $(ARGS)
 
@@ -109,6 +116,9 @@ bench-monitors: $(STAMP)  ## what it takes to ask a thousand hosts how they are,
 
 bench-web: $(STAMP)  ## what a grant costs with the page open in 20 browsers and metrics scraped every second
 	PATH="$(CURDIR)/$(BIN):$$PATH" bench/run --only web
+
+bench-kept: $(STAMP)  ## what it costs that a crash loses no job, and how long clients wait at an upgrade and at a crash
+	PATH="$(CURDIR)/$(BIN):$$PATH" bench/run --only kept
 
 wrap: build/distbal-wrap $(STAMP)  ## compile the client, distbal-wrap, to build/ and .venv/bin
 	@if [ -e build/distbal-wrap ] && ! cmp -s build/distbal-wrap $(BIN)/distbal-wrap; then \

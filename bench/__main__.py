@@ -16,6 +16,7 @@ from bench.fairness import beside_transfers
 from bench.grants import Size, beside_the_original, by_hosts
 from bench.held import WANTED, many_clients
 from bench.monitors import grants_meanwhile, what_it_takes
+from bench.outlived import pauses, with_a_keeper
 from bench.processes import BenchError
 from bench.proxying import LOADS, beside_idle, relayed
 from bench.report import Part, Progress, as_json, machine, table
@@ -61,9 +62,9 @@ QUICK = Size(
 
 Measure = Callable[[Crew, Size, Progress], Part]
 
-PARTS = ("grant", "hosts", "held", "wrap", "builds", "proxy", "proxy-idle", "proxy-fair", "monitors", "web")
+PARTS = ("grant", "hosts", "held", "wrap", "builds", "proxy", "proxy-idle", "proxy-fair", "monitors", "web", "kept")
 #: those that take long, or need programs that not everyone has: only where they are named
-NAMED = ("builds", "proxy", "proxy-idle", "proxy-fair", "monitors", "web")
+NAMED = ("builds", "proxy", "proxy-idle", "proxy-fair", "monitors", "web", "kept")
 
 
 def main() -> int:
@@ -122,6 +123,7 @@ def chosen(arguments: argparse.Namespace) -> list[Measure]:
         "proxy-fair": [partial(beside_transfers, against)],
         "monitors": [what_it_takes, grants_meanwhile],
         "web": [while_read],
+        "kept": [with_a_keeper, pauses],
     }
     wanted = arguments.only or [name for name in PARTS if name not in NAMED]
     return [measure for name, measures in every.items() if name in wanted for measure in measures]

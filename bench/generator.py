@@ -8,6 +8,9 @@ input. What it can be told:
 - ``{"do": "pace", "port": P, "source": ADDRESS, "grants": N, "rate": R}``: N clients in all, R a second at times of chance,
   whether those before have their grants or not. The answer: the ``median`` and the ``p99`` of the seconds from a client's
   connect to its grant.
+- ``{"do": "come", "port": P, "source": ADDRESS, "rate": R}``: R clients a second until the next line comes. The answer: how
+  many that were, and the ``longest`` of the seconds from a client's connect to its grant.
+- ``{"do": "enough"}``: nothing; such a next line.
 - ``{"do": "hold", "port": P, "source": ADDRESS, "count": N, "granted": true}``: N clients more, that stay; with ``granted``
   each one's grant is read before the next connects, without it they wait.
 - ``{"do": "read"}``: read the grant of each that still waited for one.
@@ -103,6 +106,38 @@ class Clients:
                 raise ValueError(f"{len(here)} grants did not come within {STUCK:.0f} s")
         epoll.close()
         return {"median": within(seconds, 0.5), "p99": within(seconds, 0.99)}
+
+    def come(self, port: int, source: str, rate: float) -> dict[str, Any]:
+        here: dict[int, tuple[socket.socket, float]] = {}
+        epoll = select.epoll()
+        epoll.register(sys.stdin.fileno(), select.EPOLLIN)
+        due, longest, count, more = time.monotonic(), 0.0, 0, True
+        while more or here:
+            now = time.monotonic()
+            if more and now >= due:
+                sock = connect(port, source)
+                here[sock.fileno()] = sock, now
+                epoll.register(sock, select.EPOLLIN)
+                count += 1
+                due += 1 / rate
+                continue
+            events = epoll.poll(due - now if more else STUCK)
+            if not events and not more:
+                raise ValueError(f"{len(here)} grants did not come within {STUCK:.0f} s")
+            for descriptor, _ in events:
+                if descriptor == sys.stdin.fileno():
+                    epoll.unregister(descriptor)
+                    more = False
+                    continue
+                sock, began = here.pop(descriptor)
+                read_grant(sock)
+                longest = max(longest, time.monotonic() - began)
+                sock.close()
+        epoll.close()
+        return {"longest": longest, "count": count}
+
+    def enough(self) -> dict[str, Any]:
+        return {}
 
     def hold(self, port: int, source: str, count: int, granted: bool) -> dict[str, Any]:
         for _ in range(count):

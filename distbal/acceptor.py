@@ -15,6 +15,7 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from distbal.bugs import bugs
 from distbal.complaints import Complaints
 from distbal.descriptors import STARVED
 from distbal.logs import Logger
@@ -39,7 +40,7 @@ class Acceptor:
         self._reactor = reactor
         self._sock = sock
         self._factory = factory
-        self._complain = Complaints(self.log, reactor.seconds)
+        self._complain = Complaints(self.log, reactor.seconds, bound="connections")
         self._retry: IDelayedCall | None = None
         self._next: socket.socket | None = None  # accepted, and not taken in yet
         factory.doStart()  # type: ignore[no-untyped-call]
@@ -90,7 +91,7 @@ class Acceptor:
             if isinstance(error, OSError) and error.errno in STARVED:
                 raise
             # a bug met one newcomer: the others must be taken in
-            self.log.failure("a connection could not be taken in")
+            bugs.met("connection", self.log, "a connection could not be taken in")
 
     def _resume(self) -> None:
         self._retry = None

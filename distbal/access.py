@@ -108,7 +108,7 @@ def _networks(word: str) -> list[IPv4Network | IPv6Network]:
             f"{', '.join((*WORDS, ANY))}; names of machines are not looked up here"
         ) from None
     bits = parsed.max_prefixlen
-    if slash and not (prefix.isascii() and prefix.isdigit() and int(prefix) <= bits):
+    if slash and not (prefix.isascii() and prefix.isdigit() and len(prefix) <= 9 and int(prefix) <= bits):
         raise ValueError(f'"{word}" should end in a number of bits from 0 to {bits}, as in "{address}/{bits}"')
     network = ip_network((parsed, int(prefix) if slash else bits), strict=False)
     if network.network_address != parsed:

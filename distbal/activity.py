@@ -7,10 +7,17 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from distbal import checked
+from distbal.checked import Fields, Wrong
 
 #: seconds of one bin, and how many make an hour
 BIN = 10.0
 BINS = 360
+#: beyond any number of them that are kept
+MOST_BINS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,36 @@ class Activity:
         self._most_waiting = max(self._most_waiting, waiting)
         return filled
 
+    def note(self) -> dict[str, Any]:
+        """All of it, for the next process: values for JSON, which :meth:`take_up` takes."""
+        return {
+            "width": self.width,
+            "bins": [[one.number, one.active, one.most_active, one.waiting, one.most_waiting] for one in self._full],
+            "number": self._number,
+            "looks": self._looks,
+            "active": self._active,
+            "waiting": self._waiting,
+            "most_active": self._most_active,
+            "most_waiting": self._most_waiting,
+        }
+
+    def take_up(self, values: object) -> None:
+        """Go on with what an earlier process saw, before anybody looks; bins of another width are passed over.
+
+        :raises ValueError: that is no note of activity; nothing has changed.
+        """
+        fields = Fields(values)
+        if fields.number("width") != self.width or "number" not in fields:
+            return
+        number, looks = fields.whole("number"), fields.whole("looks", 1)
+        full = [_bin(one, fields.at("bins")) for one in fields.each("bins", MOST_BINS)]
+        if any(one >= other for one, other in pairwise([*(one.number for one in full), number])):
+            raise Wrong(f"{fields.at('bins')}: each is later than the one before, and the one that fills is the last")
+        self._active, self._waiting = fields.whole("active"), fields.whole("waiting")
+        self._most_active, self._most_waiting = fields.whole("most_active"), fields.whole("most_waiting")
+        self._number, self._looks = number, looks
+        self._full.extend(full)
+
     @property
     def newest(self) -> int | None:
         """The number of the bin that fills; None where nobody looked yet."""
@@ -83,3 +120,16 @@ class Activity:
     def _bin(self) -> Bin:
         looks, number = self._looks, self._number or 0
         return Bin(number, self._active / looks, self._most_active, self._waiting / looks, self._most_waiting)
+
+
+def _bin(values: object, where: str) -> Bin:
+    if not isinstance(values, list) or len(values) != 5:
+        raise Wrong(f"{where}: five numbers are wanted, not {checked.shown(values)}")
+    number, active, most_active, waiting, most_waiting = values
+    return Bin(
+        checked.whole(number, where),
+        checked.number(active, where),
+        checked.whole(most_active, where),
+        checked.number(waiting, where),
+        checked.whole(most_waiting, where),
+    )

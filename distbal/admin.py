@@ -21,6 +21,7 @@ from distbal.changes import Change, Changes
 from distbal.columns import many
 from distbal.decisions import Decision, Decisions, Place
 from distbal.errors import DistbalError
+from distbal.execing import UpgradeError
 from distbal.health import FULL_WEIGHT
 from distbal.hosts import AdminState, Farm
 from distbal.leases import LocalLeases
@@ -30,6 +31,7 @@ from distbal.report import VERSION
 from distbal.reporter import Reporter, each_host, each_job
 from distbal.requests import Ticket
 from distbal.spells import Spells, Steps, at_once, listed
+from distbal.upgrade import Going
 from distbal.verbs import Call, VerbError, shown
 
 Answer = dict[str, Any]
@@ -69,6 +71,9 @@ class Daemon(Protocol):
 
     def log_jobs(self, each: bool) -> None:
         """Whether each job is logged."""
+
+    def upgrade(self) -> Deferred[Going]:
+        """Go on as other code; fires when that is about to begin, and fails with UpgradeError where it does not."""
 
 
 class Admin:
@@ -111,7 +116,7 @@ class Admin:
     # -- calls
 
     def do(self, call: Call, who: Who) -> Answer | Deferred[Answer]:
-        """Do what a call says, and note it where it changes something. All but reload and export answer at once.
+        """Do what a call says, and note it where it changes something. All but reload, upgrade and export answer at once.
 
         :raises VerbError: it cannot be done; nothing has changed. A Deferred may fail with it.
         """
@@ -131,7 +136,14 @@ class Admin:
 
     def reloaded_by(self, who: Who) -> None:
         """The file was taken in without a verb, and the log knows of it."""
-        self.changes.add(Change(self._wall(), who.name, who.where, "reload", ("reload",), "the file was taken in"))
+        self._done_by(who, "reload", "the file was taken in")
+
+    def upgraded_by(self, who: Who, what: str) -> None:
+        """The same of an upgrade that is about to begin."""
+        self._done_by(who, "upgrade", what)
+
+    def _done_by(self, who: Who, verb: str, what: str) -> None:
+        self.changes.add(Change(self._wall(), who.name, who.where, verb, (verb,), what))
         self._daemon.save(self.overlay.decisions, self.changes)
 
     def _note(self, answer: Answer, call: Call, who: Who) -> Answer:
@@ -348,6 +360,22 @@ class Admin:
 
         return self._daemon.reload_file().addCallback(read)
 
+    def _upgrade(self, who: Who) -> Deferred[Answer]:
+        def going(going: Going) -> Answer:
+            # what cannot be carried ends: whoever is there by way of it should not wonder
+            ends = "; this connection ends with that" if who.where.startswith("ssh") else ""
+            image = {**self.reporter.image}
+            return {"text": f"{going}{ends}", "before": going.before, "after": going.after, "image": image}
+
+        def cannot(failure: Failure) -> Answer:
+            failure.trap(UpgradeError)  # type: ignore[no-untyped-call]
+            reasons = str(failure.value).splitlines()
+            if len(reasons) == 1:
+                raise VerbError(f"not upgraded: {reasons[0]}")
+            raise VerbError("\n".join(["not upgraded:", *reasons]))
+
+        return self._daemon.upgrade().addCallbacks(going, cannot)
+
     def _log(self, _: Who, level: str | None) -> Answer:
         if level is not None:
             logs.threshold.set(level)
@@ -391,8 +419,8 @@ def _is(ticket: Ticket, client: str) -> bool:
     """Whether that is this client: an ADDRESS, ADDRESS:PORT, or a number of its job, lease or place in the queue."""
     request = ticket.request
     if client.isascii() and client.isdigit():
-        # a first attempt has no number but its own
-        return int(client) in (ticket.id, request.job or ticket.id)
+        # a first attempt has no number but its own; of thousands of digits Python makes none
+        return len(client) <= 20 and int(client) in (ticket.id, request.job or ticket.id)
     return bool(request.address) and client in (request.address, addresses.join(request.address, request.port))
 
 

@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from distbal import verbs
 from distbal.admin import Admin, Who
+from distbal.bugs import bugs
 from distbal.complaints import Complaints
 from distbal.logs import Logger
 from distbal.spells import BATCH, Spells, Steps, at_once, is_long
@@ -67,13 +68,17 @@ class AdminProtocol(LineOnlyReceiver):
         self.transport.registerProducer(self, True)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.factory.callers.pop(self, None)
+        self.factory.left(self)
         self._over = True
         self._requests.clear()
         if self._cut_off.active():
             self._cut_off.cancel()
         if self._telling is not None:
             self._telling.cancel()
+
+    def take_leave(self) -> None:
+        """End it when what was asked by now is answered."""
+        self._next()
 
     @property
     def leaves_unread(self) -> bool:
@@ -122,6 +127,9 @@ class AdminProtocol(LineOnlyReceiver):
     def lineLengthExceeded(self, line: bytes) -> None:
         # what it says from now on is nothing; to close at once would destroy what it has not read
         self._over = True
+        self.factory.complain(
+            "a request on the admin socket is longer than {most} bytes: cut off", bound="admin-line", most=MOST_REQUEST
+        )
         self.transport.write(_refusal(f"a request is a line of at most {MOST_REQUEST} bytes", usage=True))
 
     @property
@@ -137,7 +145,7 @@ class AdminProtocol(LineOnlyReceiver):
             self._busy = True
             Deferred.fromCoroutine(self._do(self._requests.popleft())).addErrback(self._failed).addCallback(self._done)
         self._going_on = False
-        if self._may_go_on and self._all_said:
+        if self._may_go_on and (self._all_said or self.factory.takes_leave):
             self.transport.unregisterProducer()
             self.transport.loseConnection()
         elif self._may_go_on:
@@ -173,7 +181,7 @@ class AdminProtocol(LineOnlyReceiver):
             return _refusal(str(error))
         if isinstance(error, CancelledError):
             return _refusal("the caller has left")
-        self.factory.log.failure("a verb met a bug", failure)
+        bugs.met("command", self.factory.log, "a verb met a bug", failure)
         return _refusal(f"a bug in distbal ({type(error).__name__}): its log tells more")
 
     def _done(self, told: bytes) -> None:
@@ -207,6 +215,7 @@ class AdminFactory(Factory):
 
     :ivar callers: those who are there now, in the order in which they came.
     :ivar stopped: nothing is done any more.
+    :ivar takes_leave: whoever has been answered is let go of.
     """
 
     noisy = False
@@ -215,21 +224,54 @@ class AdminFactory(Factory):
     def __init__(self, admin: Admin, complain: Complaints, clock: IReactorTime, spells: Spells) -> None:
         self.admin = admin
         self.spells = spells
-        self.stopped = False
+        self.stopped = self.takes_leave = False
+        #: those whose end is waited for, and who waits for it
+        self._leaving: set[AdminProtocol] = set()
+        self._when_left: Deferred[None] | None = None
         self.clock = clock
         self.callers: dict[AdminProtocol, None] = {}
-        self._complain = complain
+        self.complain = complain
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         if len(self.callers) >= CROWD:
             # they come in the order in which they came
             frozen = next((caller for caller in self.callers if caller.leaves_unread), None)
             if frozen is None:
-                self._complain("{crowd} callers at once on the admin socket: one more is turned away", crowd=CROWD)
+                self.complain(
+                    "{crowd} callers at once on the admin socket: one more is turned away", bound="admin", crowd=CROWD
+                )
                 return TurnedAway()
-            self._complain("{crowd} callers at once on the admin socket: one that does not read makes room", crowd=CROWD)
+            self.complain(
+                "{crowd} callers at once on the admin socket: one that does not read makes room", bound="admin", crowd=CROWD
+            )
             frozen.make_room()
         return AdminProtocol(self)
+
+    def take_leave(self) -> Deferred[None]:
+        """Let go of whoever is there, once it is answered, until :meth:`stay`; fires when they have gone."""
+        self.takes_leave = True
+        self._leaving = set(self.callers)
+        left: Deferred[None] = Deferred()
+        self._when_left = left
+        for caller in list(self._leaving):
+            caller.take_leave()
+        self._look_whether_left()
+        return left
+
+    def stay(self) -> None:
+        """Whoever comes from now on may stay."""
+        self.takes_leave = False
+
+    def left(self, caller: AdminProtocol) -> None:
+        """One has gone."""
+        self.callers.pop(caller, None)
+        self._leaving.discard(caller)
+        self._look_whether_left()
+
+    def _look_whether_left(self) -> None:
+        if self._when_left is not None and not self._leaving:
+            left, self._when_left = self._when_left, None
+            left.callback(None)
 
     def hang_up(self) -> None:
         """The end: whoever is there is let go of."""

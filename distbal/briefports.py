@@ -5,7 +5,8 @@ Each conversation is short, nobody can make it long, and only so many go on at o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -14,13 +15,15 @@ from zope.interface import implementer
 
 from distbal import wire
 from distbal.access import AccessList
+from distbal.bugs import bugs
 from distbal.complaints import Complaints
 from distbal.descriptors import CROWD
-from distbal.errors import WireError
+from distbal.errors import LineTooLongError, WireError
 from distbal.leases import LocalLeases
 from distbal.logs import Logger
 from distbal.ports import Terms, peer_of_transport
 
+_log = Logger()
 #: seconds that a client of 5658 may take to say its line
 PATIENCE = 5.0
 #: seconds that a client of 5657 may take to read a long page
@@ -62,7 +65,8 @@ class BriefProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         if not self._parting:
-            self.received(data)
+            with self._alone():
+                self.received(data)
 
     def readConnectionLost(self) -> None:
         # the peer has said all, and may still listen: it gets what is on its way
@@ -81,12 +85,23 @@ class BriefProtocol(Protocol):
         self._parting = True
         self.transport.loseWriteConnection()
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """What the block raises is a bug that ends this conversation, and no other."""
+        try:
+            yield
+        except Exception:  # noqa: BLE001 (whatever it is, it is this one's alone)
+            bugs.met("connection", _log, "a conversation on the {port} port met a bug; it is ended", port=self.factory.name)
+            self._parting = True
+            self.transport.abortConnection()
+
     def _out_of_patience(self) -> None:
         if not self._parting:
             # whatever part of a line it said: it did not end it
             self._parting = True
             self.factory.complain(
                 "{address} said no whole line in {patience:g} s on the {port} port: cut off",
+                bound="update-line",
                 address=self.peer,
                 patience=self.patience,
                 port=self.factory.name,
@@ -134,6 +149,7 @@ class BriefFactory(Factory):
         if self.crowd >= self.most:
             self.complain(
                 "{crowd} clients at once on the {port} port: {address} is turned away",
+                bound=self.name,
                 crowd=self.crowd,
                 port=self.name,
                 address=address or "this machine",
@@ -153,8 +169,9 @@ class StatusProtocol(BriefProtocol):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        self.transport.write(self._page())
-        self.part()
+        with self._alone():
+            self.transport.write(self._page())
+            self.part()
 
 
 class StatusFactory(BriefFactory):
@@ -199,7 +216,8 @@ class UpdateProtocol(BriefProtocol):
         if not self._parting:
             # a line without an end is a line, when the connection ends; part() has nothing left to do
             self._parting = True
-            self._read(self._reader.feed_eof)
+            with self._alone():
+                self._read(self._reader.feed_eof)
 
     def _read(self, feed: Callable[[], wire.Update | None]) -> None:
         try:
@@ -207,6 +225,7 @@ class UpdateProtocol(BriefProtocol):
         except WireError as error:
             self.factory.complain(
                 "{address} on the update port: {problem}",
+                bound="update-line" if isinstance(error, LineTooLongError) else "",
                 address=self.peer,
                 problem=str(error),
             )

@@ -70,15 +70,25 @@ def load(path: str) -> Loaded:
     """Read a hosts.yaml.
 
     :param path: the file as the user named it.
-    :raises ConfigError: it cannot be read, or something in it is wrong: every mistake that can be found at once.
+    :raises ConfigError: it cannot be read, something in it is wrong (every mistake that can be found at once), everybody may
+        write it, or read the secrets in it.
     """
     text = yamlfile.read(path)
-    loaded = replace(read(path, yamlfile.parse(path, text)), text=text)
-    secrets = monitorconfig.secrets_in(loaded.settings.monitors)
-    if secrets and _others_can_read(path):
-        why = f"everybody can read this file, and {', '.join(secrets)} in it: chmod o-r, or write file:/PATH in their place"
-        loaded = replace(loaded, warnings=sorted([*loaded.warnings, Mistake(0, 0, "monitors", why)]))
+    document = yamlfile.parse(path, text)
+    loaded = replace(read(path, document), text=text)
+    refused = _open_to_others(path, document, monitorconfig.secrets_in(loaded.settings.monitors))
+    if refused:
+        raise ConfigError(path, refused)
     return loaded
+
+
+def parsed(path: str, text: str) -> Loaded:
+    """The same of a file's text.
+
+    :param path: the file as the user named it, for the sentences.
+    :raises ConfigError: something in it is wrong.
+    """
+    return replace(read(path, yamlfile.parse(path, text)), text=text)
 
 
 def read(path: str, document: Document) -> Loaded:
@@ -109,11 +119,26 @@ def read(path: str, document: Document) -> Loaded:
     return Loaded(_settings(file, monitors), sorted(warnings))
 
 
-def _others_can_read(path: str) -> bool:
+def _open_to_others(path: str, document: Document, secrets: list[str]) -> list[Mistake]:
+    """What everybody on this machine may do with the file, and should not.
+
+    :param secrets: as :func:`distbal.monitorconfig.secrets_in` gives them.
+    """
     try:
-        return bool(Path(path).stat().st_mode & stat.S_IROTH)
+        mode = Path(path).stat().st_mode
     except OSError:
-        return False  # it was there a moment ago; nobody can read it now
+        return []  # it was there a moment ago; nobody can do anything with it now
+    found = []
+    if mode & stat.S_IWOTH:
+        found.append(Mistake(0, 0, "", "everybody may write this file, and so have distbal run any program: chmod o-w"))
+    if secrets and mode & stat.S_IROTH:
+        why = f"everybody can read this file, and {', '.join(secrets)} in it: chmod o-r, or write file:/PATH in their place"
+        place = ("monitors", *secrets[0].split("."))
+        there, node = document.root.at(place)
+        # one that stands at a host is named, and no more
+        stands = there == place
+        found.append(Mistake(node.line, node.column, yamlfile.where(place), why) if stands else Mistake(0, 0, "", why))
+    return found
 
 
 def _settings(file: FileModel, monitors: monitorconfig.Found) -> Settings:

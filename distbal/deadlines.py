@@ -12,6 +12,9 @@ from typing import Generic, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from distbal.bugs import bugs
+from distbal.logs import Logger
+
 Item = TypeVar("Item", bound=Hashable)
 
 #: seconds between two looks at the least
@@ -22,8 +25,10 @@ class Deadlines(Generic[Item]):
     """Things that should be over within a time.
 
     :param seconds: that time.
-    :param late: called with what is not; it is forgotten then. The others are looked at again soon where it raises.
+    :param late: called with what is not; it is forgotten then. What it raises is a bug that the others do not notice.
     """
+
+    log = Logger()
 
     def __init__(self, clock: IReactorTime, seconds: float, late: Callable[[Item], None]) -> None:
         self._clock = clock
@@ -67,7 +72,8 @@ class Deadlines(Generic[Item]):
                 if due > now:
                     break
                 del self._items[item]
-                self._late(item)
+                with bugs.survived("periodic", self.log, "{item!r} is late, and nothing could be done about it", item=item):
+                    self._late(item)
         finally:
             self._looking = False
             if self._items:

@@ -50,6 +50,10 @@ class WireError(DistbalError):
     """Text that came over one of the ports does not follow docs/protocol.md."""
 
 
+class LineTooLongError(WireError):
+    """It does not end where it must at the latest."""
+
+
 class MonitorTrouble(DistbalError):
     """A monitor could not do its own work; the text says why, as the end of a sentence that begins with the host's name.
 

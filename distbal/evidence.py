@@ -12,6 +12,9 @@ It is never down by that alone, since one client's odd compiler must not empty t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from distbal.health import Verdict
 from distbal.outcomes import CONNECT_FAILURES, FAILURES, Outcome, Traffic
 
@@ -23,6 +26,26 @@ FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
 SHORTEST_TRIAL = 60.0
 #: answers that fail to come, one after the other and to as many clients, after which a host is suspect
 SUSPECT_AFTER = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """All that the jobs of one host told, as a value: what a process leaves to the next.
+
+    The other names are those of the classes below.
+
+    :ivar failed: when the last connect failed, in seconds on the scheduler's clock; None for never.
+    :ivar without: the clients whose jobs had no answer since one was answered.
+    """
+
+    pause: float = 0.0
+    failed: float | None = None
+    without: frozenset[str] = frozenset()
+    sent: int = 0
+    received: int = 0
+    connected: int = 0
+    connecting: float = 0.0
+    failures: Mapping[str, int] | None = None
 
 
 class Connects:
@@ -69,6 +92,16 @@ class Connects:
         self.pause = 0.0
         self._failed = now
 
+    @property
+    def failed_at(self) -> float | None:
+        """When the last one failed; None for never."""
+        return self._failed if self._failed > float("-inf") else None
+
+    def take_up(self, account: Account) -> None:
+        """Go on with what an earlier process knew."""
+        self.pause = min(account.pause, LONGEST_PAUSE)
+        self._failed = float("-inf") if account.failed is None else account.failed
+
 
 class Answers:
     """Clients whose jobs a host closed without an answer, one after the other."""
@@ -92,6 +125,15 @@ class Answers:
         """A job was answered."""
         if self._without:
             self._without = frozenset()
+
+    @property
+    def without(self) -> frozenset[str]:
+        """These clients."""
+        return self._without
+
+    def take_up(self, account: Account) -> None:
+        """Go on with what an earlier process knew."""
+        self._without = account.without
 
 
 class Evidence:
@@ -157,3 +199,38 @@ class Evidence:
     def reached(self) -> bool:
         """The host could be connected to; True when it could not before."""
         return self._connects.succeeded()
+
+    @property
+    def told(self) -> bool:
+        """Whether anything was told since start."""
+        connects = self._connects
+        return bool(
+            connects.pause
+            or connects.failed_at is not None
+            or self._answers.without
+            or self.sent
+            or self.received
+            or self.connected
+            or self.failures
+        )
+
+    def account(self) -> Account:
+        """All of it, for the next process."""
+        return Account(
+            self._connects.pause,
+            self._connects.failed_at,
+            self._answers.without,
+            self.sent,
+            self.received,
+            self.connected,
+            self.connecting,
+            None if self.failures is None else dict(self.failures),
+        )
+
+    def take_up(self, account: Account) -> None:
+        """Go on with what an earlier process knew."""
+        self._connects.take_up(account)
+        self._answers.take_up(account)
+        self.sent, self.received = account.sent, account.received
+        self.connected, self.connecting = account.connected, account.connecting
+        self.failures = dict(account.failures) if account.failures else None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 
 from distbal import manhole
+from distbal.activity import Activity
 from distbal.admin import Admin
 from distbal.adminport import AdminFactory
 from distbal.briefports import StatusFactory, UpdateFactory
@@ -35,6 +36,7 @@ class Frontends:
     :param spells: in which what takes long is computed.
     :param settings: what the file says, now.
     :param crowd: how many clients each of the brief ports and the page may have at once.
+    :param activity: the last hour, which the page looks at.
     :param alive: what the shell of the manhole has beside what it always has, by name.
 
     :ivar makers: by the kind of listener, what makes its factory.
@@ -54,6 +56,7 @@ class Frontends:
         settings: Callable[[], Settings],
         crowd: int,
         alive: Mapping[str, object],
+        activity: Activity,
     ) -> None:
         self._reactor = reactor
         self._complain = complain
@@ -61,6 +64,7 @@ class Frontends:
         self._admin = admin
         self._settings = settings
         self._crowd = crowd
+        self._activity = activity
         self._alive = {
             "admin": admin,
             "leases": leases,
@@ -100,6 +104,17 @@ class Frontends:
                 return [f"the manhole keeps the keys that it had: {error}"]
         return []
 
+    def take_leave(self) -> list[Deferred[Any]]:
+        """See those off who talk to us by the admin socket and over SSH: other code comes. They have gone when these fire."""
+        leaving: list[Deferred[Any]] = [self._callers.take_leave()]
+        if self._manhole is not None:
+            leaving.append(self._manhole.see_off(b"the balancer is upgraded: come again"))
+        return leaving
+
+    def stay(self) -> None:
+        """No other code came: whoever comes may stay."""
+        self._callers.stay()
+
     def stop(self) -> list[Deferred[Any]]:
         """The end: everybody is let go, and has gone when these fire."""
         self._callers.hang_up()
@@ -117,6 +132,7 @@ class Frontends:
                 complain=self._complain,
                 reactor=self._reactor,
                 most=self._crowd,
+                activity=self._activity,
             )
         return self._web.site
 

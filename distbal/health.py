@@ -7,6 +7,7 @@ had never been said, so a source that falls silent cannot keep a host down, or u
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 #: weights are integers in thousandths, so that capacity is exact: this one is "all of its slots"
@@ -68,6 +69,13 @@ class Health:
     def forget(self, source: str) -> bool:
         """Let what a source said hold no longer; True when ``up`` or ``weight`` changed."""
         return self._verdicts.pop(source, None) is not None and self._sum_up()
+
+    def take_up(self, verdicts: Iterable[Verdict], now: float) -> None:
+        """Go on with what an earlier process had heard, as far as it holds, of sources that have said nothing since."""
+        for verdict in verdicts:
+            self._verdicts.setdefault(verdict.source, verdict)
+        self.expire(now)
+        self._sum_up()
 
     def expire(self, now: float) -> bool:
         """Forget the verdicts whose time is over, or go on to what holds then; True when ``up`` or ``weight`` changed."""

@@ -6,6 +6,7 @@ It is written when a lease ends, and costs an append; it is put in order when so
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -37,6 +38,11 @@ class Attempt:
     request: Request = field(repr=False)
     found: Moment = field(repr=False, compare=False)
     waited: Moment | None = field(repr=False, compare=False)
+
+    @property
+    def not_known(self) -> str:
+        """What is not known of how the hosts stood, as a sentence; "" where all is."""
+        return why.not_known(self.found, self.waited)
 
     @property
     def passed_over(self) -> tuple[why.PassedOver, ...]:
@@ -78,8 +84,8 @@ class Job:
     attempts: tuple[Attempt, ...]
 
 
-#: an attempt that ended: how, and when
-_Entry = tuple[Lease, Outcome, float]
+#: an attempt that ended: its lease, how, and when
+Entry = tuple[Lease, Outcome, float]
 
 
 class History:
@@ -91,7 +97,7 @@ class History:
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         if limit < 1:
             raise ValueError(f"a history remembers at least one attempt, not {limit}")
-        self._ended: deque[_Entry] = deque(maxlen=limit)
+        self._ended: deque[Entry] = deque(maxlen=limit)
 
     def __len__(self) -> int:
         return len(self._ended)
@@ -100,14 +106,26 @@ class History:
         """A lease ended: note the attempt."""
         self._ended.append((lease, outcome, now))
 
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """Every attempt that is remembered, the oldest first."""
+        return self._ended
+
+    def take_up(self, entries: Iterable[Entry]) -> None:
+        """Go on with what an earlier process remembered: it comes before all that has ended since."""
+        since = tuple(self._ended)
+        self._ended.clear()
+        self._ended.extend(entries)
+        self._ended.extend(since)
+
     def jobs(self, last: int | None = None) -> tuple[Job, ...]:
         """Every job that an attempt is remembered of, in the order in which their first remembered attempts ended.
 
         :param last: only so many, the last ones of that order; None for all.
         """
         # nothing is made for a job of one attempt, as nearly all are: of a thousand lists, the collection of garbage would hear
-        first: dict[int, _Entry] = {}
-        more: dict[int, list[_Entry]] = {}
+        first: dict[int, Entry] = {}
+        more: dict[int, list[Entry]] = {}
         for entry in self._ended:
             ticket = entry[0].ticket
             job = ticket.request.job or ticket.id
@@ -117,6 +135,6 @@ class History:
         return tuple(_job(job, (entry, *more.get(job, ()))) for job, entry in islice(first.items(), left_out, None))
 
 
-def _job(number: int, entries: tuple[_Entry, ...]) -> Job:
+def _job(number: int, entries: tuple[Entry, ...]) -> Job:
     request = entries[0][0].ticket.request
     return Job(number, request.address, request.port, request.pool, tuple(attempt(*entry) for entry in entries))

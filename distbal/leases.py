@@ -8,7 +8,7 @@ this path. :class:`LocalLeases` is the source in the daemon that has the schedul
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Protocol, cast
@@ -16,6 +16,7 @@ from typing import Protocol, cast
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from distbal import evidence
+from distbal.bugs import bugs
 from distbal.health import Verdict
 from distbal.hosts import AdminState, Farm
 from distbal.logs import Logger
@@ -23,9 +24,12 @@ from distbal.outcomes import Outcome, Traffic
 from distbal.requests import Lease, Request, Ticket
 from distbal.scheduler import Scheduler
 from distbal.snapshot import Snapshot
+from distbal.takeup import Carried, TakenUp, take_up
 
 #: a timer that is late by this much harms nobody, and rounding must not wake us too early
 _TIMER_SLACK = 0.001
+#: seconds after which what expires is looked at again when a bug was met meanwhile
+_AGAIN = 1.0
 
 
 class Taker(Protocol):
@@ -62,6 +66,8 @@ class LocalLeases:
 
     :param clock: its ``seconds()`` must never go back (the composition sees to it).
     :ivar scheduler: the pure core. Change it through the methods here, so that what follows reaches those concerned.
+    :ivar said: told the name of a host whenever a source said something of it, or took it back; it may not raise. None where
+        nobody wants to know.
     """
 
     log = Logger()
@@ -75,6 +81,7 @@ class LocalLeases:
         self._undelivered: deque[Lease] = deque()
         self._delivering = False
         self._stopped = False
+        self.said: Callable[[str], None] | None = None
 
     # -- a lease source
 
@@ -123,20 +130,30 @@ class LocalLeases:
         now = self._seconds()
         expires = None if ttl is None else now + ttl
         verdict = Verdict(source, up=up, at=now, weight=weight, reason=reason, expires=expires)
-        self._deliver(self.scheduler.report(name, verdict))
+        grants = self.scheduler.report(name, verdict)
+        if self.said is not None:
+            self.said(name)
+        self._deliver(grants)
         self._set_timer()
         return not up if before is None else before.up != up
 
     def forget(self, name: str, source: str) -> None:
         """A source has no opinion of a host any more; nothing happens when the host is not in the file."""
         with suppress(KeyError):
-            self._deliver(self.scheduler.forget(name, source, self._seconds()))
+            grants = self.scheduler.forget(name, source, self._seconds())
+            if self.said is not None:
+                self.said(name)
+            self._deliver(grants)
             self._set_timer()
 
     def heard(self, name: str, source: str) -> bool:
         """Whether anything that this source said of the host holds now."""
+        return self.verdict(name, source) is not None
+
+    def verdict(self, name: str, source: str) -> Verdict | None:
+        """What this source said of the host, as far as it holds; None also where there is no such host."""
         host = self.scheduler.hosts.get(name)
-        return host is not None and host.health.verdict(source) is not None
+        return None if host is None else host.health.verdict(source)
 
     def propose_slots(self, name: str, slots: int) -> bool:
         """A host says how many jobs it runs at once: whether that was news. Nothing happens when it is not in the file."""
@@ -177,7 +194,7 @@ class LocalLeases:
             try:
                 tell(reason)
             except Exception:  # noqa: BLE001 (whatever it is, the others' turn comes too)
-                self.log.failure("the holder of {ticket!r} could not be told", ticket=ticket)
+                bugs.met("lease", self.log, "the holder of {ticket!r} could not be told", ticket=ticket)
         self._deliver(freed)
         self._set_timer()
         return kicked
@@ -186,6 +203,21 @@ class LocalLeases:
         """Another farm, from a reloaded file."""
         self._deliver(self.scheduler.configure(farm, self._seconds()))
         self._set_timer()
+
+    # -- what an earlier process had
+
+    def take_up(self, carried: Carried, *, anew: Collection[str] = ()) -> TakenUp:
+        """Go on with it: see :mod:`distbal.takeup`, which has the parameters.
+
+        Nothing is delivered: :meth:`deliver` the grants as soon as their holders can be told, and in this turn of the loop.
+        """
+        taken = take_up(self.scheduler, carried, self._seconds(), anew=anew)
+        self._set_timer()
+        return taken
+
+    def deliver(self, grants: Iterable[Lease]) -> None:
+        """Tell the holders of what :meth:`take_up` granted."""
+        self._deliver(grants)
 
     def snapshot(self, *, leases: bool = True) -> Snapshot:
         return self.scheduler.snapshot(self._seconds(), leases=leases)
@@ -246,18 +278,25 @@ class LocalLeases:
                     cast("Taker", lease.ticket.holder).granted(lease)
                 except Exception:  # noqa: BLE001 (whatever it is, the others must be told)
                     # its connection is still watched, and gives the lease back when it ends; the others must not wait for it
-                    self.log.failure("the holder of {lease!r} could not be told", lease=lease)
+                    bugs.met("lease", self.log, "the holder of {lease!r} could not be told", lease=lease)
         finally:
             self._delivering = False
 
     def _wake(self) -> None:
         self._timer = self._timer_due = None
-        decisions = self.scheduler.wake(self._seconds())
+        try:
+            decisions = self.scheduler.wake(self._seconds())
+        except Exception:  # noqa: BLE001 (whatever it is, others have their turn later)
+            bugs.met("periodic", self.log, "what has expired could not be looked at; it is tried again")
+            if not self._stopped:
+                self._timer = self._clock.callLater(_AGAIN, self._wake)
+                self._timer_due = self.scheduler.due
+            return
         for ticket in decisions.refusals:
             try:
                 cast("Taker", ticket.holder).refused(ticket, "no host was free for as long as queue.wait allows")
             except Exception:  # noqa: BLE001 (the same)
-                self.log.failure("the holder of {ticket!r} could not be told", ticket=ticket)
+                bugs.met("lease", self.log, "the holder of {ticket!r} could not be told", ticket=ticket)
         self._deliver(decisions.grants)
         self._set_timer()
 

@@ -1,7 +1,8 @@
 """What the daemon listens on: opened from the file, and changed with it.
 
 Sockets are bound before anybody is served, so that a port in use stops the start with a sentence, and on a reload before
-anything else changes. Each is then served by the hot loop where it can be, else by the reactor.
+anything else changes. Each is then served by the hot loop where it can be, else by the reactor. A socket that an earlier
+process listened on is taken over as it is: those who connected meanwhile wait in it.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from distbal import listening
+from distbal import endpointkeys, listening
 from distbal.acceptor import Acceptor
 from distbal.errors import ListenError
 from distbal.listenspec import Listener
 from distbal.logs import Logger
 from distbal.loop import HotLoop
+from distbal.strangers import Door
 
 #: what anybody on this machine may use by a Unix socket; the rest changes something, and is for the owner and the group
 FOR_ALL = ("balance", "status", "proxy", "web")
@@ -32,39 +35,54 @@ FOR_ALL = ("balance", "status", "proxy", "web")
 class Opened:
     """One place that is listened on.
 
+    :param sock: listens there already; ours from now on.
+
     :ivar spec: what the file says.
     :ivar port: the number of its TCP port, also where the system chose it; 0 where it has none.
+    :ivar ident: by which a keeper knows it; 0 where there is none. ``closed``: called when it is listened on no more.
     :raises ListenError: it cannot be bound; the text is for the user.
     """
 
     log = Logger()
 
-    def __init__(self, spec: Listener) -> None:
+    def __init__(self, spec: Listener, sock: socket.socket | None = None) -> None:
         self.spec = spec
         self.port = 0
+        self.ident = 0
+        self.closed: Callable[[], None] | None = None
         self._file: os.stat_result | None = None
         self._stop: Callable[[], object] | None = None
-        self._sock: socket.socket | None = None
+        self._sock = sock
+        self._is_served = False
+        self._port: IListeningPort | None = None
         if spec.at.kind == "tcp":
-            relay = spec.kind == "proxy"
-            deferred = relay and spec.speaks_first == "client"
-            self._sock = listening.listen_tcp(spec.at.host, spec.at.port, relay=relay, deferred=deferred)
+            if self._sock is None:
+                relay, deferred = _carries(spec)
+                self._sock = listening.listen_tcp(spec.at.host, spec.at.port, relay=relay, deferred=deferred)
             self.port = self._sock.getsockname()[1]
         elif spec.at.kind == "unix":
-            mode = listening.CLIENTS_MODE if spec.kind in FOR_ALL else listening.ADMIN_MODE
-            self._sock = listening.listen_unix(spec.at.path, mode)
-            self._file = Path(spec.at.path).stat()
+            if self._sock is None:
+                self._sock = listening.listen_unix(spec.at.path, _mode(spec))
+            self._file = _stat(spec.at.path)
+        else:
+            endpointkeys.check(spec.at.description)
 
     @property
     def is_socket(self) -> bool:
-        """Whether there is a socket that the hot loop can serve (not so for Twisted endpoints)."""
-        return self._sock is not None
+        """Whether there is a socket to be served, by the hot loop if need be (not so for Twisted endpoints)."""
+        return self._sock is not None and not self._is_served
+
+    @property
+    def descriptor(self) -> int:
+        """The listening socket's, to be handed to another process; -1 for a Twisted endpoint's."""
+        return -1 if self._sock is None else self._sock.fileno()
 
     def serve_hot(self, loop: HotLoop, accepted: Callable[[int, Any], None], cost: int = 1) -> None:
         """Let the hot loop accept, and hand each connection to ``accepted``; each may take ``cost`` descriptors."""
-        sock, self._sock = self._sock, None
-        if sock is None:
+        sock = self._sock
+        if sock is None or self._is_served:
             raise ValueError(f"{self.spec.at} has no socket of ours, or is served already")
+        self._is_served = True
         listener = loop.listen(sock, accepted, cost)
         self._stop = lambda: loop.stop_listening(listener)
 
@@ -73,18 +91,20 @@ class Opened:
 
         :returns: fires once it is served; fails with ListenError where a Twisted endpoint cannot listen.
         """
-        sock, self._sock = self._sock, None
+        sock = self._sock
+        if sock is not None:
+            self._is_served = True
         if sock is not None and sock.family == socket.AF_UNIX:
             self._stop = Acceptor(reactor, sock, factory).stop
             return succeed(None)
         if sock is not None:
-            # the reactor works on a duplicate of its own
+            # the reactor works on a duplicate of its own; ours is there to be handed on
             port = reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
-            sock.close()
             self._stop = port.stopListening
             return succeed(None)
 
         def listens(port: IListeningPort) -> None:
+            self._port = port
             self.port = getattr(port.getHost(), "port", 0)
             self._stop = port.stopListening
 
@@ -96,14 +116,22 @@ class Opened:
 
         return maybeDeferred(_listen, reactor, self.spec.at.description, factory).addCallbacks(listens, cannot)
 
+    def pause(self, paused: bool) -> None:
+        """Let those who connect to a Twisted endpoint wait, or take them in again; of a socket of ours nothing changes."""
+        port = self._port
+        if isinstance(port, tcp.Port):
+            (port.stopReading if paused else port.startReading)()
+
     def close(self) -> Deferred[object]:
         """Listen no more. Connections that came by it stay."""
         if self._stop is not None:
             done = maybeDeferred(self._stop)
         else:
             done = succeed(None)
-            if self._sock is not None:
-                self._sock.close()
+        if self.closed is not None:
+            self.closed()
+        if self._sock is not None:
+            self._sock.close()
         self._stop = self._sock = None
 
         def remove(result: object) -> object:
@@ -125,20 +153,74 @@ class Opened:
             self.log.warn("{path} stays behind: {why}", path=str(path), why=error.strerror)
 
 
-def open_all(specs: Iterable[Listener]) -> list[Opened]:
-    """Bind all of them or, with a ListenError, none. What nobody asked for, and cannot be had, is done without."""
+def words(spec: Listener) -> str:
+    """What a listening socket is, in words that outlive the process; the first three say what it takes to be the same."""
+    mode = "-" if spec.at.kind != "unix" else f"{_mode(spec):o}"
+    relay, deferred = _carries(spec)
+    return f"{spec.at} {relay:d}{deferred:d} {mode} {spec.kind} {spec.pool} {spec.speaks_first} {spec.half_close}"
+
+
+class Left:
+    """Listening sockets that an earlier process left.
+
+    :param sockets: each with its :func:`words`; the sockets are this object's.
+    """
+
+    def __init__(self, sockets: Iterable[tuple[str, socket.socket]] = ()) -> None:
+        self._sockets = list(sockets)
+
+    def sort(self, specs: Iterable[Listener]) -> dict[int, socket.socket]:
+        """Those that the file still wants, by the place of what it wants; they are the caller's from now on.
+
+        The others are closed, so that their places can be listened on in another way.
+        """
+        found: dict[int, socket.socket] = {}
+        wanted = dict(enumerate(specs))
+        # what is the same in everything comes before what lends another pool now
+        for depth in (7, 3):
+            for place, spec in wanted.items():
+                if place not in found:
+                    self._find(words(spec).split()[:depth], depth, place, found)
+        self.close()
+        return found
+
+    def close(self) -> None:
+        """Nobody wants the rest."""
+        for _, sock in self._sockets:
+            sock.close()
+        self._sockets = []
+
+    def _find(self, head: list[str], depth: int, place: int, found: dict[int, socket.socket]) -> None:
+        for one in self._sockets:
+            if one[0].split()[:depth] == head:
+                self._sockets.remove(one)
+                found[place] = one[1]
+                return
+
+
+def open_all(specs: Iterable[Listener], left: Left | None = None, *, leniently: bool = False) -> list[Opened]:
+    """Bind all of them or, with a ListenError, none. What nobody asked for, and cannot be had, is done without.
+
+    :param left: those that an earlier process left are used first; what of them is not wanted is closed.
+    :param leniently: do without all that cannot be had: jobs of an earlier process are to go on.
+    """
+    specs = list(specs)
+    there = {} if left is None else left.sort(specs)
     opened: list[Opened] = []
     try:
-        for spec in specs:
+        for place, spec in enumerate(specs):
             try:
-                opened.append(Opened(spec))
+                opened.append(Opened(spec, there.pop(place, None)))
             except ListenError as error:
-                if not spec.optional:
+                if not (spec.optional or leniently):
                     raise
-                Opened.log.warn("{reason}; distbal does without it (listen.{kind})", reason=str(error), kind=spec.kind)
+                log = Opened.log.warn if spec.optional else Opened.log.error
+                log("{reason}; distbal does without it (listen.{kind})", reason=str(error), kind=spec.kind)
     except ListenError:
         for one in opened:
             one.close()
+        for sock in there.values():
+            sock.close()
         raise
     return opened
 
@@ -151,7 +233,25 @@ def sort_out(opened: list[Opened], specs: Iterable[Listener]) -> tuple[list[Open
     return kept, [one for one in opened if one not in kept], [spec for spec in wanted if spec not in there]
 
 
+def _carries(spec: Listener) -> tuple[bool, bool]:
+    """Whether its connections carry more than a line, and whether the system may keep them until they have said something."""
+    relay = spec.kind == "proxy"
+    return relay, relay and spec.speaks_first == "client"
+
+
+def _mode(spec: Listener) -> int:
+    return listening.CLIENTS_MODE if spec.kind in FOR_ALL else listening.ADMIN_MODE
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return Path(path).stat()
+    except FileNotFoundError:
+        # somebody removed it while no process was there; those who have it open are served all the same
+        return None
+
+
 def _listen(reactor: Any, description: str, factory: Factory) -> Deferred[IListeningPort]:
     endpoint: IStreamServerEndpoint = serverFromString(reactor, description)  # type: ignore[no-untyped-call]
-    listens: Deferred[IListeningPort] = endpoint.listen(factory)
+    listens: Deferred[IListeningPort] = endpoint.listen(Door(factory))
     return listens

@@ -117,7 +117,9 @@ class Listener:
 
 def parse(value: object) -> ListenAddress:
     """Read what stands in the file, a number or a text; ValueError says what is wrong and what would be right."""
-    written = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    # of a number with thousands of digits Python makes no text
+    is_number = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 64
+    written = str(value) if isinstance(value, str) or is_number else ""
     if addresses.matches(TCP, written):
         host, _, port = written.rpartition(":")
         return ListenAddress.tcp(host.strip("[]") or None, int(port))

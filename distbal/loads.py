@@ -109,6 +109,11 @@ class LoadAverage:
         """Take in how many run now."""
         self.value = self.value * _DECAY + running * (1.0 - _DECAY)
 
+    def missed(self, seconds: float, running: float) -> None:
+        """No sample was taken for so long, while so many ran."""
+        left = math.exp(-max(0.0, seconds) / MINUTE)
+        self.value = self.value * left + running * (1.0 - left)
+
 
 class Steady:
     """A weight that follows shares which wobble: by their average, in steps, and all or nothing near the ends.

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from threading import Thread
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from distbal.bugs import bugs
 from distbal.logs import Logger
 
 #: a family (AF_INET ...) and an address as the socket module has it
@@ -107,10 +108,12 @@ class Lookup:
 
     def _ask(self, address: Address, *tell: Callable[[list[Place] | Failure], None]) -> None:
         self._asking[address] = list(tell)
-        self._resolve(*address).addBoth(self._answered, address)
+        # it may raise where no thread can be had: whoever asks later would wait for an answer that never comes
+        maybeDeferred(self._resolve, *address).addBoth(self._answered, address)
 
     def _answered(self, found: list[Place] | Failure, address: Address) -> None:
         if isinstance(found, Failure):
+            found = self._not_found(found, address)
             # where it was known it may still be there; else whoever needs it next asks again
             if address in self._known:
                 self._known[address] = self._known[address][0], self._seconds() + AGAIN
@@ -122,7 +125,14 @@ class Lookup:
             try:
                 tell(found)
             except Exception:  # noqa: BLE001 (a bug met one who asked: the others must be told)
-                self.log.failure("who asked for {host} could not be told where it is", host=address[0])
+                bugs.met("session", self.log, "who asked for {host} could not be told where it is", host=address[0])
+
+    def _not_found(self, failure: Failure, address: Address) -> Failure:
+        """Why it was not found, in the words that those who asked know."""
+        if isinstance(failure.value, NotFoundError):
+            return failure
+        bugs.met("session", self.log, "{host} could not be looked up, by a bug", failure, host=address[0])
+        return Failure(NotFoundError(failure.getErrorMessage(), unasked=True))  # type: ignore[no-untyped-call]
 
 
 class _Thread(Thread):

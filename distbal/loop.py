@@ -9,7 +9,8 @@ A socket of which more is wanted than its end (a proxied session has two) is *wa
 hears of each. Events are level-triggered, so that one that is not served to its end comes again, behind the others.
 
 :meth:`HotLoop.end` and :meth:`HotLoop.close` are the places that close a connection: they take it out of the epoll first, since
-an epoll keeps reporting a descriptor that lives on in another process. No new descriptor is made while the events of one batch
+an epoll keeps reporting a descriptor that lives on in another process; and where a keeper has a duplicate (keeping.py) they
+shut it down for the peer before. No new descriptor is made while the events of one batch
 are served (:meth:`HotLoop.soon`): it could have the number of one that has just been closed and still has an event to come.
 """
 
@@ -22,16 +23,21 @@ import os
 import select
 import socket
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from distbal import listening
+from distbal.bugs import bugs
+from distbal.closing import shut_and_close
 from distbal.complaints import Complaints
 from distbal.logs import Logger
 from distbal.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from distbal.keeping import Keeping
 
 #: events served in one turn of the reactor: some 4 ms of work
 BATCH = 128
@@ -159,10 +165,13 @@ class HotLoop:
     :param reactor: polls us.
     :param room: how many connections to hold at most: beyond that the listeners wait until one ends. Leaves some descriptors
         for everything else (log files, the status port, a reload).
+    :param keeping: who is to hold what we have, in case this process ends; None for nobody.
     """
 
-    def __init__(self, reactor: IReactorFDSet, clock: IReactorTime, room: int) -> None:
+    def __init__(self, reactor: IReactorFDSet, clock: IReactorTime, room: int, keeping: Keeping | None = None) -> None:
         self.room = room
+        self.keeping = keeping
+        self._close = os.close if keeping is None else shut_and_close
         self.log = Logger()
         self.complain = Complaints(self.log, clock.seconds)
         self._reactor = reactor
@@ -225,7 +234,14 @@ class HotLoop:
         self._retry = None
         paused, self._paused = self._paused, []
         for listener in paused:
-            self._watch_listener(listener)
+            try:
+                self._watch_listener(listener)
+            except OSError as error:
+                # no memory, or fs.epoll.max_user_watches: whoever ended a connection, or this timer, has no use for that
+                self.complain("not accepting more clients for now: {reason}", reason=str(error))
+                self._paused.append(listener)
+        if self._paused:
+            self._retry = self._clock.callLater(RETRY_ACCEPT, self._resume)
 
     def _watch_listener(self, listener: Listener) -> None:
         self._epoll.register(listener.sock.fileno(), select.EPOLLIN)
@@ -245,7 +261,7 @@ class HotLoop:
         if self._connections.get(descriptor) is connection:
             del self._connections[descriptor]
             self._unregister(descriptor)
-            os.close(descriptor)
+            self._close(descriptor)
             if self._paused:
                 self._resume()
 
@@ -285,10 +301,11 @@ class HotLoop:
         if events:
             self._unregister(descriptor)
         if reset:
+            # where a keeper has it too, it is reset when that lets go, as it is told to in a moment
             with contextlib.suppress(OSError), socket.socket(fileno=descriptor) as sock:
                 listening.reset_at_close(sock)
         else:
-            os.close(descriptor)
+            self._close(descriptor)
 
     def soon(self, call: Callable[[], None]) -> None:
         """Call it, as soon as new descriptors may be made."""
@@ -297,11 +314,31 @@ class HotLoop:
         else:
             call()
 
+    # -- another process goes on
+
+    @property
+    def connections(self) -> list[Connection]:
+        """Those whose leaving is waited for."""
+        return list(self._connections.values())
+
+    @property
+    def watchers(self) -> list[Watcher]:
+        """The owners of watched sockets."""
+        return list(dict.fromkeys(self._watched.values()))
+
+    def pause_all(self) -> None:
+        """Serve nothing for now: what happens is found when it is gone on."""
+        self._reactor.removeReader(self)
+
+    def go_on(self) -> None:
+        """Serve again."""
+        self._reactor.addReader(self)
+
     # -- in need
 
     def turn_out(self, descriptor: int) -> None:
         """End a newcomer that a bug met while it was taken in."""
-        self.log.failure("a connection could not be taken in; it is closed")
+        bugs.met("connection", self.log, "a connection could not be taken in; it is closed")
         connection = self._connections.get(descriptor)
         if connection is not None:
             self._leave(connection, Outcome.CUT_OFF)
@@ -321,7 +358,7 @@ class HotLoop:
         for listener in list(self._listeners.values()):
             self.stop_listening(listener)
         for descriptor in self._connections:
-            os.close(descriptor)
+            self._close(descriptor)
         self._connections.clear()
         for watcher in dict.fromkeys(self._watched.values()):
             watcher.stop()
@@ -344,8 +381,14 @@ class HotLoop:
         We look again before the reactor does: a look costs 1 us, a turn of the reactor ten.
         """
         served = 0
-        while served < BATCH and (events := self._poll(0, BATCH - served)):
-            served += self._serve(events)
+        try:
+            while served < BATCH and (events := self._poll(0, BATCH - served)):
+                served += self._serve(events)
+            if self.keeping is not None:
+                self.keeping.flush()
+        except Exception:  # noqa: BLE001 (the reactor would let go of us, and nobody would be served any more)
+            self._serving = False
+            bugs.met("connection", self.log, "a turn of the hot loop met a bug; the next one comes")
 
     # -- the inside
 
@@ -364,7 +407,7 @@ class HotLoop:
                     try:
                         watcher.ready(descriptor, what)
                     except Exception:  # noqa: BLE001 (a bug in one session must not end the others)
-                        self.log.failure("a session met a bug; it is ended")
+                        bugs.met("session", self.log, "a session met a bug; it is ended")
                         self._fail(watcher)
                     work += WATCHED - 1
                     continue
@@ -389,7 +432,7 @@ class HotLoop:
         try:
             watcher.fail()
         except Exception:  # noqa: BLE001 (the same)
-            self.log.failure("a session that met a bug could not be ended")
+            bugs.met("session", self.log, "a session that met a bug could not be ended")
 
     def _call_later(self) -> None:
         calls, self._later = self._later, []
@@ -397,7 +440,7 @@ class HotLoop:
             try:
                 call()
             except Exception:  # noqa: BLE001 (the same)
-                self.log.failure("something that was put off could not be done")
+                bugs.met("session", self.log, "something that was put off could not be done")
 
     def _accept(self, descriptors: list[int]) -> int:
         taken = 0
@@ -408,12 +451,12 @@ class HotLoop:
                 try:
                     taken += listener.ready(self._turn)
                 except Exception:  # noqa: BLE001 (the same)
-                    self.log.failure("a connection could not be taken in")
+                    bugs.met("connection", self.log, "a connection could not be taken in")
         return taken
 
     def _leave(self, connection: Connection, outcome: Outcome) -> None:
         try:
             connection.left(outcome)
         except Exception:  # noqa: BLE001 (a bug in one connection must not end the others)
-            self.log.failure("a connection's end could not be handled; it is closed")
+            bugs.met("connection", self.log, "a connection's end could not be handled; it is closed")
             self.end(connection)

@@ -12,6 +12,7 @@ import os
 import socket
 from typing import Any
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, ISystemHandle, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -38,8 +39,9 @@ def peer_of(address: Any) -> tuple[str, int]:
 
 
 def peer_of_transport(address: IAddress | None) -> tuple[str, int]:
-    """The same, from what Twisted gave."""
-    return plain(getattr(address, "host", "")), getattr(address, "port", 0)
+    """The same, from what Twisted gave; ``?`` of a connection without addresses, which no list but ``any`` lets in."""
+    host = getattr(address, "host", "" if address is None or isinstance(address, UNIXAddress) else "?")
+    return plain(host) if isinstance(host, str) else "?", getattr(address, "port", 0)
 
 
 def system_socket(transport: object) -> socket.socket | None:
@@ -99,6 +101,11 @@ class ClientPort:
         self.complain = complain
         self.verbose = verbose
 
+    @property
+    def words(self) -> str:
+        """What clients come by here, in words that outlive the process: serving.py finds it again by these."""
+        raise NotImplementedError
+
     def admits(self, address: str) -> bool:
         """Whether a client may come in; says so in the log when it may not."""
         allowed = self.terms.allow_clients
@@ -112,6 +119,10 @@ class BalancePort(ClientPort):
     """A listener whose clients are told their host, and connect to it themselves."""
 
     log = Logger()
+
+    @property
+    def words(self) -> str:
+        return f"balance {self.pool}"
 
     def hot(self, loop: HotLoop, descriptor: int, address: Any) -> None:
         """A new client, from the hot loop."""
@@ -218,8 +229,10 @@ class BalanceProtocol(BalanceClient, Protocol):
     """A client of 5656 on a Twisted transport. Bytes that it sends are ignored, like the original ignores them."""
 
     transport: ITCPTransport
+    factory: BalanceFactory
 
     def connectionMade(self) -> None:
+        self.factory.clients.add(self)
         # what a user's own endpoint takes in would hold its lease for ever when its machine loses power
         sock = system_socket(self.transport)
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -228,6 +241,7 @@ class BalanceProtocol(BalanceClient, Protocol):
         self.begin(*peer_of_transport(self.transport.getPeer()))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.factory.clients.discard(self)
         self.left(Outcome.CLOSED if isinstance(reason.value, ConnectionDone) else Outcome.RESET)
 
     def readConnectionLost(self) -> None:
@@ -252,6 +266,12 @@ class BalanceFactory(Factory):
 
     def __init__(self, port: BalancePort) -> None:
         self.port = port
+        #: those that are here
+        self.clients: set[BalanceProtocol] = set()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
-        return BalanceProtocol(self.port) if self.port.admits(peer_of_transport(addr)[0]) else None
+        if not self.port.admits(peer_of_transport(addr)[0]):
+            return None
+        client = BalanceProtocol(self.port)
+        client.factory = self
+        return client

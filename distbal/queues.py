@@ -12,7 +12,7 @@ serve; both disciplines answer in O(log n), whatever the number of waiters, and 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from distbal.hosts import Host
@@ -37,6 +37,19 @@ class WaitQueue(Protocol):
 
     def take(self, host: Host) -> Ticket | None:
         """The next waiter that this host can serve, taken out; None when there is none."""
+
+
+class Discipline(WaitQueue, Protocol):
+    """The queue of those who wait for their turn."""
+
+    def turn(self, key: str) -> int | None:
+        """When a client's turn comes, by its fairness key: the least number is next; None where it has none."""
+
+    def turns(self) -> dict[str, int]:
+        """Of every client that has one."""
+
+    def take_up(self, turns: Mapping[str, int]) -> None:
+        """Go on with the turns of an earlier process, before anybody waits. Each of these clients is about to be added."""
 
 
 def kind_of(request: Request) -> Kind:
@@ -76,6 +89,15 @@ class FifoQueue:
         if ticket is not None:
             self.remove(ticket)
         return ticket
+
+    def turn(self, key: str) -> int | None:
+        return None
+
+    def turns(self) -> dict[str, int]:
+        return {}
+
+    def take_up(self, turns: Mapping[str, int]) -> None:
+        pass
 
 
 class OneHostQueue:
@@ -162,6 +184,17 @@ class FairQueue:
         self._to_the_back(ticket.request.key)
         return ticket
 
+    def turn(self, key: str) -> int | None:
+        client = self._clients.get(key)
+        return None if client is None else client.turn
+
+    def turns(self) -> dict[str, int]:
+        return {key: client.turn for key, client in self._clients.items()}
+
+    def take_up(self, turns: Mapping[str, int]) -> None:
+        self._clients = {key: _Client(turn) for key, turn in turns.items()}
+        self._last_turn = max(turns.values(), default=0)
+
     def _head(self, kind: Kind) -> tuple[int, int, Ticket]:
         """Whose turn it is for one kind, as (turn, ticket id, ticket)."""
         key = self._turns[kind].first()
@@ -183,4 +216,4 @@ class FairQueue:
 
 
 #: each discipline by its name in hosts.yaml
-DISCIPLINES: dict[str, Callable[[], WaitQueue]] = {"fair": FairQueue, "fifo": FifoQueue}
+DISCIPLINES: dict[str, Callable[[], Discipline]] = {"fair": FairQueue, "fifo": FifoQueue}

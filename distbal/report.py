@@ -125,6 +125,64 @@ class Totals(TypedDict):
     longest_wait: Annotated[float, Means("how long the longest has waited")]
 
 
+class ImageReport(TypedDict):
+    """The code that runs, and how it came to run in this process."""
+
+    version: Annotated[str, Means("the version of distbal")]
+    pid: Annotated[int, Means("the number of the process, which an upgrade in place keeps")]
+    began: Annotated[
+        Literal["start", "upgrade", "recovery"],
+        Means("by what: a start, an upgrade in place, or a crash of the one before"),
+    ]
+    at: Annotated[float, Means("when")]
+    before: Annotated[str, Means("the version of distbal before it; empty after a start")]
+    taken_up: Annotated[dict[str, int], Means("what it took up of the one before: leases, waiters, sessions")]
+    trouble: Annotated[str, Means("why the last upgrade came to nothing; empty where none did")]
+
+
+class LagReport(TypedDict):
+    """By how much the event loop's timers are late: how long whoever comes has to wait for anything at all."""
+
+    mean: Annotated[float, Means("the mean of the last 10 s")]
+    most: Annotated[float, Means("the most in the last 10 s")]
+    minute: Annotated[float, Means("the most in the last minute")]
+    worst: Annotated[float, Means("the most since the start")]
+
+
+class KeeperReport(TypedDict):
+    """The keeper (``distbal supervise``), which lets nothing be lost when the daemon crashes."""
+
+    pid: Annotated[int, Means("its process; 0 where it was gone before it had said so")]
+    version: Annotated[str, Means("its version of distbal")]
+    restarts: Annotated[int, Means("how often it has started the daemon anew")]
+    last: Annotated[str, Means("how the daemon before this one ended, in words; empty for the first")]
+    gone: Annotated[str, Means("why the daemon is alone, in words; empty while the keeper is there")]
+
+
+class InsideReport(TypedDict):
+    """How the daemon itself is."""
+
+    bugs: Annotated[
+        dict[str, int],
+        Means(
+            "exceptions since the start, by what they ended: a connection, a (proxied) session, a lease's delivery, a monitor's"
+            " check, a page, a command, a turn of something periodic, a reload, or reactor: what Twisted caught"
+        ),
+    ]
+    bounds: Annotated[dict[str, int], Means("how often each bound was hit since the start, by its name")]
+    room: Annotated[
+        int | None, Means("descriptors that clients may still take: one each on 5656; null where the system sets the bound")
+    ]
+    lag: Annotated[LagReport, Means("the event loop's lag")]
+    log_lost: Annotated[int, Means("lines of the log that could not be written since the start")]
+    log_trouble: Annotated[str, Means("why lines cannot be written now; empty where they can")]
+    keeper: Annotated[KeeperReport | None, Means("the keeper; null for a daemon that was started without one")]
+    lost: Annotated[
+        int,
+        Means("connections that had just come when the daemon before was killed, and were lost; none had been told a host"),
+    ]
+
+
 class StatusReport(TypedDict):
     """The farm in few words."""
 
@@ -140,6 +198,8 @@ class StatusReport(TypedDict):
         Means("since the start: asked, granted, ended, withdrawn (left before they had a slot), refused (waited too long)"),
     ]
     ports: Annotated[dict[str, list[str]], Means("where it listens, by kind")]
+    image: Annotated[ImageReport, Means("the code that runs, and how it came to run")]
+    inside: Annotated[InsideReport, Means("how the daemon itself is")]
     waiters: Annotated[list[Client], Means("who waits, the longest first")]
 
 
@@ -183,6 +243,12 @@ class AttemptReport(TypedDict):
         ]
     ]
     more: NotRequired[Annotated[int, Means("how many more were passed over than are told of, where not all of them are")]]
+    not_known: NotRequired[
+        Annotated[
+            str,
+            Means("what is not known of how the hosts stood, as a sentence: where it asked before distbal was started anew"),
+        ]
+    ]
 
 
 class JobReport(TypedDict):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from distbal import __version__
 from distbal.decisions import Decision, Decisions
 from distbal.health import FULL_WEIGHT, Verdict
 from distbal.history import Attempt, Job, attempt
+from distbal.inside import Inside
 from distbal.leases import LocalLeases
 from distbal.monitors.rounds import Rounds
 from distbal.monitors.watch import WatchState
@@ -23,6 +25,8 @@ from distbal.report import (
     Differs,
     HostReport,
     HostsReport,
+    ImageReport,
+    InsideReport,
     JobReport,
     JobsReport,
     Monitored,
@@ -32,6 +36,7 @@ from distbal.report import (
     Totals,
 )
 from distbal.snapshot import ClientState, HostState, Snapshot, host_state
+from distbal.standing import UNKNOWN
 from distbal.waits import Histogram
 
 #: hosts that were passed over, in one report of many jobs: those of the latest ones. Of 500 hosts, 100 jobs would fill 5 MB
@@ -63,6 +68,7 @@ class Figures:
     :ivar counts: totals since the start, as a snapshot has them; ``waits``: how long those waited that were granted a slot.
     :ivar lent: slots that are lent; ``waiting``: clients that wait; ``longest_wait``: seconds that the longest has waited.
     :ivar policy: which host gets a job; ``order``: which waiter is next.
+    :ivar inside: how the daemon itself is; ``lags``: all looks at the event loop's lag.
     """
 
     hosts: tuple[HostState, ...]
@@ -74,6 +80,8 @@ class Figures:
     longest_wait: float
     policy: str
     order: str
+    inside: InsideReport
+    lags: Histogram
 
 
 class Reporter:
@@ -82,7 +90,10 @@ class Reporter:
     :param seconds: the scheduler's clock.
     :param wall: seconds since 1970.
     :param decisions: what people decided, now.
+    :param inside: how the daemon itself is.
     :param ports: where the daemon listens, now: addresses by the kind of listener.
+
+    :ivar image: the code that runs, and how it came to run; whoever composes the daemon knows more of that.
     """
 
     def __init__(
@@ -92,6 +103,7 @@ class Reporter:
         *,
         seconds: Callable[[], float],
         wall: Callable[[], float],
+        inside: Inside,
         decisions: Callable[[], Decisions] = Decisions,
         ports: Callable[[], dict[str, list[str]]] = dict,
     ) -> None:
@@ -100,8 +112,18 @@ class Reporter:
         self._seconds = seconds
         self._wall = wall
         self._decisions = decisions
+        self._inside = inside
         self._ports = ports
         self._started = seconds()
+        self.image: ImageReport = {
+            "version": __version__,
+            "pid": os.getpid(),
+            "began": "start",
+            "at": wall(),
+            "before": "",
+            "taken_up": {},
+            "trouble": "",
+        }
 
     @property
     def epoch(self) -> float:
@@ -133,6 +155,8 @@ class Reporter:
             longest_wait=0.0 if first is None else max(0.0, self._seconds() - first),
             policy=scheduler.farm.policy,
             order=scheduler.farm.order,
+            inside=self._inside.report(),
+            lags=self._inside.lags(),
         )
 
     def sight(self) -> Sight:
@@ -163,6 +187,8 @@ class Reporter:
             "totals": {**totals(snapshot), "used": self._leases.scheduler.lent},
             "counts": snapshot.counts,
             "ports": self._ports(),
+            "image": {**self.image},
+            "inside": self._inside.report(),
             "waiters": [client_report(waiter, snapshot.at) for waiter in snapshot.waiters],
         }
 
@@ -419,7 +445,9 @@ def _attempt(attempt: Attempt, epoch: float, now: float, *, why: bool, most: int
         "outcome": None if attempt.outcome is None else attempt.outcome.value,
         "waited_for": attempt.waited_for,
     }
-    if why:
+    if attempt.not_known:
+        told["not_known"] = attempt.not_known
+    if why and attempt.found is not UNKNOWN:
         passed, before = (attempt.passed_over, 0) if most is None else attempt.first_passed_over(most)
         told["passed_over"] = [{"host": one.host, "reason": one.reason, "words": one.words} for one in passed]
         if before > len(passed):

@@ -45,7 +45,7 @@ class Ticket:
     :ivar holder: whoever asked, as the edge knows it; the scheduler only hands it back.
     :ivar asked: when its job first asked, in seconds on the scheduler's clock.
     :ivar lease: once granted.
-    :ivar found: how the hosts stood when it had to wait; None where it had not.
+    :ivar found: how the hosts stood when it had to wait, which may be ``standing.UNKNOWN``; None where it had not.
     """
 
     __slots__ = ("asked", "found", "holder", "id", "lease", "request")
@@ -67,7 +67,7 @@ class Lease:
 
     :ivar ticket: what it answers; ``id`` and ``holder`` are the ticket's.
     :ivar granted: when, in seconds on the scheduler's clock.
-    :ivar found: how all hosts stood just before.
+    :ivar found: how all hosts stood just before; ``standing.UNKNOWN`` for one that an earlier process lent.
     """
 
     __slots__ = ("found", "granted", "host", "ticket")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
+from distbal.bugs import bugs
 from distbal.changes import Changes
 from distbal.decisions import Decisions
 from distbal.errors import DistbalError
@@ -71,7 +73,7 @@ class Saver:
             why = str(failure.value)
             self.log.error("what was decided cannot be kept: {why}", why=why)
             return why
-        self.log.failure("what was decided cannot be kept, by a bug", failure)
+        bugs.met("command", self.log, "what was decided cannot be kept, by a bug", failure)
         return "of a bug: the log tells more"
 
     def _written(self, why_not: str) -> None:
@@ -88,13 +90,14 @@ class Kept:
     """What was kept, and where the next is.
 
     :ivar decisions: what people decided before; ``changes``: who changed what.
+    :ivar lock: a descriptor that keeps the directory to us; -1 where there is none.
     """
 
     decisions: Decisions
     changes: Changes
     _saver: Saver
     _file: StateFile | None = None
-    _lock: int = -1
+    lock: int = -1
 
     def save(self, decisions: Decisions, changes: Changes) -> None:
         """Keep these, soon."""
@@ -115,24 +118,28 @@ class Kept:
     def close(self) -> None:
         """Let the directory go to the next daemon: nothing is kept there from now on."""
         self._file = None
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
 
 
-def keep(directory: str | None, *, wanted: bool) -> Kept:
+def keep(directory: str | None, *, wanted: bool, lock: int = -1) -> Kept:
     """Take up what was kept there.
 
     :param directory: None for nowhere.
+    :param lock: the lock of an earlier image of this process, which is ours from now on; -1 for none.
     :param wanted: somebody asked for this one: it is made where it is missing, and has to be usable. Otherwise distbal does
         without it where it cannot be had.
     :raises DistbalError: it cannot be used, or what is there cannot be understood.
     """
+    if lock >= 0 and not _is_lock_of(lock, directory):
+        os.close(lock)
+        lock = -1
     if directory is None:
         # as somebody wished: nothing to be warned of at each change
         return Kept(Decisions(), Changes(), Saver())
     try:
-        lock = _take(directory, make=wanted)
+        lock = _take(directory, make=wanted) if lock < 0 else lock
     except DistbalError as error:
         if wanted:
             raise
@@ -147,6 +154,13 @@ def keep(directory: str | None, *, wanted: bool) -> Kept:
     return Kept(decisions, Changes(earlier=changes), Saver(), file, lock)
 
 
+def _is_lock_of(lock: int, directory: str | None) -> bool:
+    try:
+        return directory is not None and os.path.samestat(os.fstat(lock), (Path(directory) / LOCK).stat())
+    except OSError:
+        return False
+
+
 def _take(directory: str, *, make: bool) -> int:
     """Be the only daemon that uses it: a descriptor that holds the lock."""
     path = Path(directory)
@@ -157,6 +171,12 @@ def _take(directory: str, *, make: bool) -> int:
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise DistbalError(f"the state directory {directory} cannot be had: {why}") from error
+    if path.stat().st_mode & stat.S_IWOTH:
+        os.close(lock)
+        raise DistbalError(
+            f"everybody may write in the state directory {directory}, and so undo what people decided: chmod o-w {directory},"
+            " or name a new directory in it"
+        )
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

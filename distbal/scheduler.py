@@ -33,8 +33,9 @@ from distbal.health import Verdict
 from distbal.history import History
 from distbal.hosts import AdminState, Farm, Host
 from distbal.outcomes import Outcome, Traffic
+from distbal.past import Past
 from distbal.policies import POLICIES, HostIndex
-from distbal.queues import DISCIPLINES, FifoQueue, OneHostQueue, WaitQueue
+from distbal.queues import DISCIPLINES, Discipline, FifoQueue, OneHostQueue, WaitQueue
 from distbal.ranking import Ranking
 from distbal.requests import Lease, Request, Ticket
 from distbal.snapshot import Snapshot, client_state, host_state
@@ -88,7 +89,7 @@ class Scheduler:
         self._counts = dict.fromkeys(("asked", "granted", "ended", "withdrawn", "refused"), 0)
         self._waits = Waits()
         self._farm = farm
-        self._queue: WaitQueue = DISCIPLINES[farm.order]()
+        self._queue: Discipline = DISCIPLINES[farm.order]()
         #: jobs whose turn had come already
         self._again = FifoQueue()
         #: those for whom one host alone will do
@@ -109,6 +110,11 @@ class Scheduler:
         return dict(self._counts)
 
     @property
+    def waited(self) -> Waits:
+        """What :attr:`waits` is made of: those who had to wait. To be looked at, not changed."""
+        return self._waits
+
+    @property
     def waits(self) -> Histogram:
         """How long those who were granted a slot had waited. A job whose turn comes again has waited since it first asked."""
         return self._waits.histogram(self._counts["granted"])
@@ -127,6 +133,17 @@ class Scheduler:
     def tickets(self) -> list[Ticket]:
         """Of all who wait, in the order in which they came, and then of all who have a lease."""
         return [*self._waiters.values(), *(lease.ticket for lease in self._leases.values())]
+
+    def turn(self, key: str) -> int | None:
+        """When a waiting client's turn comes, by its fairness key; None where it has none.
+
+        It changes when the client begins to wait, and when it is served.
+        """
+        return self._queue.turn(key)
+
+    def turns(self) -> dict[str, int]:
+        """Of all clients that have one."""
+        return self._queue.turns()
 
     @property
     def moment(self) -> Moment:
@@ -305,6 +322,29 @@ class Scheduler:
         self._rebuild(farm, now)
         self._set_due()
         return self._serve(self._hosts.values(), now)
+
+    def resume(self, past: Past, now: float) -> list[Lease]:
+        """Go on where an earlier process stopped: for :mod:`distbal.takeup`, which says how, and before anybody has asked.
+
+        What changed with the new process's file is what a reload would change.
+
+        :returns: leases to deliver.
+        """
+        for host in past.removed:
+            self._hosts[host.spec.name] = host
+        for lease in past.leases:
+            self._leases[lease.id] = lease
+            lease.host.leases += 1
+        self._queue.take_up(past.turns)
+        for ticket in past.waiters:
+            self._waiters[ticket.id] = ticket
+            self._line(ticket).add(ticket)
+        for host in self._hosts.values():
+            self._verdicts_changed(host)
+        self._counts.update(past.counts)
+        self._waits = past.waits
+        self._ids = itertools.count(max(next(self._ids), past.last_id + 1))
+        return self.configure(self._farm, now)
 
     # -- for readers
 

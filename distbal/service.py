@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock
@@ -19,8 +20,9 @@ from twisted.internet.threads import deferToThread
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from distbal import config, descriptors, logs, monitorconfig
+from distbal import __version__, config, descriptors, execing, logs, logwords, monitorconfig
 from distbal.admin import Admin, Who
+from distbal.bugs import bugs
 from distbal.changes import Changes
 from distbal.complaints import Complaints
 from distbal.config import DEFAULT_PATH
@@ -29,22 +31,30 @@ from distbal.errors import ConfigError, DistbalError, ListenError, describe
 from distbal.export import exported
 from distbal.frontends import Frontends
 from distbal.hosts import Farm
+from distbal.inheritance import Inheritance
+from distbal.inside import Inside
+from distbal.keeping import Keeping
 from distbal.leases import LocalLeases
+from distbal.ledger import Ledger
 from distbal.listeners import Opened, open_all, sort_out
 from distbal.logs import Logger
 from distbal.lookup import Lookup, SystemResolver
 from distbal.monitors.kit import Surroundings
 from distbal.monitors.rounds import Rounds
 from distbal.monitors.slots import Slots
+from distbal.notebook import Notebook, Notes, read_notes
 from distbal.notify import notify
 from distbal.ports import Replies, Terms
 from distbal.process import never_back, spare_the_collector, warn_of_little_room
 from distbal.proxy.port import Proxy
 from distbal.reporter import Reporter
-from distbal.saver import Kept, keep
+from distbal.saver import Kept
 from distbal.scheduler import Scheduler
 from distbal.serving import Serving
 from distbal.spells import Spells
+from distbal.starting import prepare
+from distbal.succession import Succession
+from distbal.upgrade import Going, Upgrader, started
 
 
 class Options(usage.Options):
@@ -54,6 +64,11 @@ class Options(usage.Options):
     longdesc = "Lends each distcc job the best server that is free now. distbal check FILE tells what is wrong with a file."
     optParameters: ClassVar = [["config", "c", DEFAULT_PATH, "the file that lists the hosts"]]
     optFlags: ClassVar = [["verbose", None, "log each job, not only what changes"]]
+
+    def __init__(self) -> None:
+        # twistd makes these before it opens anything
+        descriptors.fill_standard()
+        super().__init__()  # type: ignore[no-untyped-call]
 
 
 class CannotStart(SystemExit, Exception):
@@ -72,6 +87,7 @@ class BalancerService(Service):
     :param loaded: what it says now.
     :param opened: its listeners, bound.
     :param kept: what people decided before.
+    :param left: what the process before left.
     :param room: how many descriptors clients may take; ``crowd``: how many clients of each other port may be there at once.
 
     :ivar leases: where slots come from.
@@ -91,6 +107,7 @@ class BalancerService(Service):
         loaded: config.Loaded,
         opened: list[Opened],
         kept: Kept,
+        left: Inheritance | None = None,
         *,
         room: int,
         crowd: int = descriptors.CROWD,
@@ -106,19 +123,33 @@ class BalancerService(Service):
         # microseconds since 1970: greater than any number that an earlier process can have given out
         scheduler = Scheduler(Farm(()), first_id=time.time_ns() // 1000)
         self.leases = LocalLeases(scheduler, clock)
+        self._left = left = left or Inheritance()
+        self._came = Notes() if left.ledger is None else read_notes(left.ledger.read_notes())
+        keeping = None
+        if left.channel is not None:
+            keeping = Keeping(reactor, left.channel, left.ledger or Ledger(), lambda: self.succession.leave())  # noqa: PLW0108
+            keeping.keeper = left.keeper
+        self._keeping = keeping
         complain = Complaints(self.log, clock.seconds)
         self._terms = Terms()
         self._agree()
         lookup = Lookup(clock, SystemResolver(reactor))
-        self._proxy = Proxy(clock, lookup)
-        self.monitors = Rounds(self.leases, Surroundings(reactor, lookup, Slots(self.leases)))
+        self._proxy = Proxy(clock, lookup, keeping)
+        self._slots = Slots(self.leases)
+        self.monitors = Rounds(self.leases, Surroundings(reactor, lookup, self._slots))
         self._kept = kept
         self._state = loaded.settings.state
+        self._inside = Inside(
+            clock,
+            lambda: self.serving.free(),  # noqa: PLW0108 (it is made below)
+            lambda: None if keeping is None else keeping.report(),
+        )
         self.reporter = Reporter(
             self.leases,
             self.monitors,
             seconds=clock.seconds,
             wall=time.time,
+            inside=self._inside,
             decisions=lambda: self.admin.overlay.decisions,
             ports=lambda: self.serving.places(),  # noqa: PLW0108 (it is made below)
         )
@@ -138,6 +169,7 @@ class BalancerService(Service):
             lambda: self.settings,
             crowd,
             {"monitors": self.monitors, "service": self},
+            self._came.activity,
         )
         self.serving = Serving(
             reactor,
@@ -150,6 +182,27 @@ class BalancerService(Service):
             opened,
             room=room,
             log_jobs=verbose,
+            keeping=keeping,
+        )
+        self.succession = Succession(
+            reactor,
+            left,
+            keeping,
+            self.serving,
+            self.monitors,
+            kept,
+            self._notebook,
+            text=lambda: self._text,
+            part=self._frontends.take_leave,
+            resume=self._resume,
+        )
+        self._upgrader = Upgrader(
+            reactor,
+            self.succession,
+            started(),
+            path,
+            by_signal=lambda what: self.admin.upgraded_by(Who("-", "SIGUSR2"), what),
+            tried=lambda why: self.reporter.image.update({"trouble": why}),
         )
         self._reloading, self._exporting = DeferredLock(), DeferredLock()
         #: why the last file was not taken in
@@ -164,10 +217,19 @@ class BalancerService(Service):
         """Serve what was bound; CannotStart where a Twisted endpoint cannot listen."""
         super().startService()  # type: ignore[no-untyped-call]
         logs.threshold.set("debug" if self._verbose else "info")
-        if reasons := self.serving.start():
+        reasons = self.serving.start()
+        self.succession.take_up(self._came)
+        if reasons and not self.succession.goes_on:
             # the daemon does not come up half
             raise CannotStart("\n".join(f"distbal: {reason}" for reason in reasons))
+        self._came.give_averages(self._slots, self.leases.scheduler.hosts, self._reactor.seconds())
+        for wrong in self._came.wrong:
+            self.log.error("{wrong}", wrong=wrong)
+        self._tell_image()
+        self._inside.start()
         self._kept.look()
+        self._upgrader.start()
+        self._reactor.callWhenRunning(execing.unblock)
         self._signal_before = signal.signal(signal.SIGHUP, self._hang_up)
         farm = self.leases.scheduler.farm
         self._ask_hosts(farm)
@@ -175,13 +237,15 @@ class BalancerService(Service):
         self.log.info(
             "hosts: {hosts}, slots: {slots}, policy: {policy}; listening on {ports}{asked}{decided}",
             asked=f"; monitors: {asked}" if asked else "",
-            decided=decided(self.admin.overlay.decisions),
+            decided=logwords.decided(self.admin.overlay.decisions),
             slots=sum(host.slots for host in farm.hosts),
             hosts=len(farm.hosts),
             policy=farm.policy,
             ports=", ".join(f"{one.spec.kind} {one.port or one.spec.at}" for one in self.serving.opened),
         )
         notify("READY=1")
+        if self._keeping is not None:
+            self._keeping.ready(__version__, f"serves {len(farm.hosts)} hosts")
 
     def stopService(self) -> Deferred[Any]:
         super().stopService()  # type: ignore[no-untyped-call]
@@ -189,18 +253,20 @@ class BalancerService(Service):
         if self._signal_before is not None:
             signal.signal(signal.SIGHUP, self._signal_before)
             self._signal_before = None
-        closed = self.serving.stop()
+        closed: list[Deferred[Any]] = [self._upgrader.stop(), *self.serving.stop()]
         closed.append(self.monitors.stop())
         self._proxy.stop()
         closed += self._frontends.stop()
         self._spells.stop()
         self.leases.stop()
+        self.succession.stop()
         closed.append(self._kept.saved().addBoth(lambda _: self._kept.close()))
         self.log.info(
             "slots lent since the start: {granted}; clients that left while they waited: {withdrawn}; refused after"
             " queue.wait: {refused}",
             **self.leases.scheduler.counts,
         )
+        self._inside.stop()
         return DeferredList(closed)
 
     # -- what the verbs need (admin.Daemon)
@@ -234,6 +300,23 @@ class BalancerService(Service):
         """Whether each job is logged."""
         self.serving.log_jobs(each)
 
+    def upgrade(self) -> Deferred[Going]:
+        """Go on as other code, without an end."""
+        return self._upgrader.upgrade()
+
+    def _resume(self) -> None:
+        """An upgrade came to nothing: ask the hosts again, and let people stay."""
+        self._frontends.stay()
+        self._ask_hosts(self.leases.scheduler.farm)
+
+    def _tell_image(self) -> None:
+        """What this code took up, for whoever asks."""
+        self._inside.lost = self.succession.came.lost
+        began: Literal["start", "upgrade", "recovery"] = self._left.began
+        if began == "start" and self.succession.goes_on:
+            began = "recovery"
+        self.reporter.image.update({"began": began, "before": self._left.version, "taken_up": self.succession.came.numbers()})
+
     def _ask_hosts(self, farm: Farm) -> None:
         """Let the monitors ask the hosts of this farm."""
         settings = self.settings
@@ -252,7 +335,7 @@ class BalancerService(Service):
 
     def _cannot_read(self, failure: Failure) -> bool:
         if not isinstance(failure.value, ConfigError):
-            self.log.failure("{path} could not be read, by a bug", failure, path=self.path)
+            bugs.met("reload", self.log, "{path} could not be read, by a bug", failure, path=self.path)
             self._refusal = [f"{self.path} could not be read, by a bug: the log tells more"]
             return False
         return self._refuse([describe(self.path, mistake) for mistake in failure.value.mistakes])
@@ -286,11 +369,13 @@ class BalancerService(Service):
         self.serving.opened = kept + new
         before, self.settings = self.settings, settings
         self._text = loaded.text
+        self.succession.note_file()
         self._agree()
         self._doubts += self._frontends.configure()
         self.admin.file_changed(settings.farm)
         self._ask_hosts(self.leases.scheduler.farm)
-        self._tell_changes(before, gone, new)
+        told = logwords.changes(before, settings, gone, new)
+        self.log.info("{path} was taken in; {changes}", path=self.path, changes=told)
         warn_of_little_room(self.log, settings, descriptors.raise_limit(), self._room)
         # an endpoint that listens on the port of one that is gone can do so only when that one has closed
         return closing.addCallback(lambda _: self._serve_new(new))
@@ -300,19 +385,6 @@ class BalancerService(Service):
             self.serving.serve(new)
         return True
 
-    def _tell_changes(self, before: config.Settings, closed: list[Opened], opened: list[Opened]) -> None:
-        old = {host.name: host for host in before.farm.hosts}
-        new = {host.name: host for host in self.settings.farm.hosts}
-        self.log.info(
-            "{path} was taken in; hosts added: {added}, removed: {removed}, changed: {changed}{closed}{opened}",
-            path=self.path,
-            closed="".join(f"; no longer listening: {one.spec.kind} ({one.spec.at})" for one in closed),
-            opened="".join(f"; listening now: {one.spec.kind} ({one.spec.at})" for one in opened),
-            added=len(new.keys() - old.keys()),
-            removed=len(old.keys() - new.keys()),
-            changed=sum(old[name] != new[name] for name in old.keys() & new.keys()),
-        )
-
     def _hang_up(self, signum: int, frame: FrameType | None) -> None:
         # the system called us between two instructions: the reactor does it when it can
         self._reactor.callFromThread(self._reload_if_none_waits)
@@ -320,7 +392,10 @@ class BalancerService(Service):
     def _reload_if_none_waits(self) -> None:
         # one that has yet to begin will read what is there now
         if not self._reloading.waiting:
-            self.reload().addCallback(self._hung_up)
+            self.reload().addCallbacks(self._hung_up, self._met_bug)
+
+    def _met_bug(self, failure: Failure) -> None:
+        bugs.met("reload", self.log, "{path} could not be taken in, by a bug", failure, path=self.path)
 
     def _hung_up(self, taken: bool) -> None:
         if taken:
@@ -333,23 +408,19 @@ class BalancerService(Service):
         self._terms.allow_clients = self.settings.allow["clients"]
         self._terms.allow_update = self.settings.allow["update"]
 
+    def _notebook(self, put: Callable[[str, bytes], None], noted: Iterable[str]) -> Notebook:
+        """Notes for the next process what is known of hosts."""
+        return Notebook(
+            self.leases, put, cast("IReactorTime", self._reactor), slots=self._slots, activity=self._came.activity, noted=noted
+        )
+
     def _name_ports(self) -> None:
         """The text of 5657 names the first port of each kind."""
         self._frontends.name_ports(self.serving.port("balance"), self.serving.port("status"))
 
 
 def not_yet(signum: int, frame: FrameType | None) -> None:
-    """Nothing is there yet, or any more, that could be reloaded."""
-
-
-def decided(made: Decisions) -> str:
-    """What people decided before the start, for a line of the log; "" for nothing."""
-    taken_out = [f"{name} ({decision.why or decision.value})" for name, key, decision in made if key == "admin"]
-    others = len(list(made)) - len(taken_out)
-    more = f"{others} more" if taken_out else f"{others}"
-    said = [f"taken out: {', '.join(taken_out)}"] if taken_out else []
-    said += [f"{more} decided by hand (distbal hosts shows what differs from the file)"] if others else []
-    return f"; {'; '.join(said)}" if said else ""
+    """Nothing is there yet, or any more, that could be reloaded or upgraded."""
 
 
 def makeService(options: Options) -> BalancerService:
@@ -360,28 +431,25 @@ def makeService(options: Options) -> BalancerService:
     from twisted.internet import reactor
 
     # until there is something to reload, a request for it must not end us (SIG_IGN would be inherited by what we start)
-    signal.signal(signal.SIGHUP, not_yet)
-    log = Logger(namespace="distbal.service")
+    for early in (signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(early, not_yet)
     path = options["config"]
     try:
-        loaded = config.load(path)
-        kept = keep(loaded.settings.state, wanted=loaded.settings.state_wanted)
-        try:
-            opened = open_all(loaded.settings.listen)
-        except ListenError:
-            kept.close()
-            raise
+        ready = prepare(path)
     except DistbalError as error:
         raise SystemExit("\n".join(f"distbal: {line}" for line in str(error).splitlines())) from None
-    for mistake in loaded.warnings:
-        log.warn("{warning}", warning=describe(path, mistake))
-    limit = descriptors.raise_limit()
-    room = descriptors.room_for_clients(limit)
-    warn_of_little_room(log, loaded.settings, limit, room)
     never_back(reactor)
-    # twistd may change directories before the file is read again
-    there = str(Path(path).absolute())
-    crowd = descriptors.crowd(limit)
-    service = BalancerService(reactor, there, loaded, opened, kept, room=room, crowd=crowd, verbose=bool(options["verbose"]))
+    service = BalancerService(
+        reactor,
+        # twistd may change directories before the file is read again
+        str(Path(path).absolute()),
+        ready.loaded,
+        ready.opened,
+        ready.kept,
+        ready.left,
+        room=ready.room,
+        crowd=ready.crowd,
+        verbose=bool(options["verbose"]),
+    )
     spare_the_collector()
     return service

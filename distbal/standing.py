@@ -76,6 +76,10 @@ class Moment:
         return tuple(chain.from_iterable(self.pages))
 
 
+#: of what happened before distbal was started anew: how the hosts stood then is not known, and must not be made up
+UNKNOWN = Moment("", ())
+
+
 class Board:
     """How the hosts stand now.
 

@@ -105,8 +105,11 @@ def read(path: str) -> bytes | None:
     except (OSError, ValueError) as error:
         raise DistbalError(f"{path} cannot be read: {_reason(error)}") from error
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
             raise DistbalError(f"{path} cannot be read: it is no regular file")
+        if mode & stat.S_IWOTH:
+            raise DistbalError(f"everybody may write {path}: see that it says what people decided, and then chmod 600 {path}")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             data = file.read(MOST_BYTES + 1)
     except OSError as error:

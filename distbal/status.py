@@ -114,7 +114,7 @@ def where(text: str) -> tuple[str, int]:
         host, colon, port = text.partition(":")
     if colon not in ("", ":") or bool(colon) != bool(port):
         raise ArgumentTypeError(f'"{text}" should be ADDRESS or ADDRESS:PORT')
-    if port and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+    if port and not (port.isascii() and port.isdigit() and len(port) <= 9 and 1 <= int(port) <= 65535):
         raise ArgumentTypeError(f'"{text}" should end in a port from 1 to 65535')
     return host or DEFAULT_ADDRESS, int(port or DEFAULT_PORT)
 

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from distbal import insidewords
 from distbal.columns import BOLD, age, coloured, cut, day_and_time, finished, many, names, place, safe, table
 from distbal.hosttables import clients_lines, crowd, host_lines, hosts_lines
 from distbal.verbs import Verb
@@ -80,7 +81,37 @@ def _totals(status: Answer) -> _Lines:
         lines.append(f"since the start: {', '.join(told)}")
     if ports:
         lines.append(f"listens: {', '.join(ports)}")
+    # a daemon of an earlier version does not say
+    lines += image_lines(status.get("image", {}), status["at"])
+    if inside := status.get("inside"):
+        known = [part for part in (insidewords.lag(inside), insidewords.room(inside)) if part]
+        lines += [f"event loop: {'; '.join(known)}", *insidewords.troubles(inside)]
     return lines
+
+
+def image_lines(image: Answer, now: float) -> _Lines:
+    """How the code that runs came to run, where that was no plain start, and why it is not another.
+
+    :param now: seconds since 1970.
+    """
+    lines = []
+    if image.get("began", "start") != "start":
+        how = "upgraded" if image["began"] == "upgrade" else "after a crash"
+        before = f" from {image['before']}" if image["began"] == "upgrade" else ""
+        lines.append(f"{how}{before} {age(now - image['at'])} ago: {taken_up(image)}")
+    if image.get("trouble"):
+        lines.append(f"not upgraded: {safe('; '.join(image['trouble'].splitlines()))}")
+    return lines
+
+
+def taken_up(image: Answer) -> str:
+    """What an image took up of the one before, as the end of a sentence."""
+    counts = dict(image["taken_up"])
+    left, lost = counts.pop("left", 0), counts.pop("lost", 0)
+    found = [many(number, what.removesuffix("s")) for what, number in counts.items() if number]
+    text = f"{', '.join(found) or 'nothing'} taken up"
+    text += f"; {many(left, 'client')} had left meanwhile" if left else ""
+    return text + (f"; {many(lost, 'connection')} that had just come lost" if lost else "")
 
 
 def _waiters(waiters: Sequence[Answer], width: int | None, colour: bool) -> _Lines:
@@ -148,12 +179,17 @@ def _why(answer: Answer, width: int | None, colour: bool) -> _Lines:
     for number, one in enumerate(job["attempts"], 1):
         attempt = f"attempt {number}: " if len(job["attempts"]) > 1 else ""
         lines += ["", f"{attempt}{one['host']}, since {day_and_time(one['granted'])}", f"  {_waited(one)}", f"  {_ended(one)}"]
-        lines += [f"  {line}" for line in _passed_over(one.get("passed_over", ()), width)]
+        if "not_known" in one:
+            lines.append(f"  {one['not_known']}")
+        if "not_known" not in one or "passed_over" in one:
+            lines += [f"  {line}" for line in _passed_over(one.get("passed_over", ()), width)]
     return lines
 
 
 def _waited(attempt: Answer) -> str:
     if not attempt["waited_for"]:
+        if "not_known" in attempt and attempt["waited"]:
+            return f"waited {age(attempt['waited'])}"
         return "did not have to wait"
     reasons = ", ".join(f"{number} {reason}" for reason, number in attempt["waited_for"].items())
     return f"waited {age(attempt['waited'])}; the hosts, when it asked: {reasons}"

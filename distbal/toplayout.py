@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from distbal import insidewords
 from distbal.columns import age, cut, day_and_time, many, padded, safe, width_of
 from distbal.hosttables import BAD, DOUBTFUL, host_lines, load_of
 from distbal.topmodel import BUCKET, SORTS, Model, Report, View
@@ -56,6 +57,8 @@ def frame(model: Model, view: View, width: int, height: int, *, blocks: bool = T
     top = [_title(model, view, width)]
     if model.status:
         top.append([(_totals(model, width), "bold")])
+        if height >= ROOM_FOR_QUEUE:
+            top += _troubles(model)
     if view.shows != "hosts":
         body = _text(model, view, height - len(top) - 1)
     elif not model.status:
@@ -100,12 +103,21 @@ def _title(model: Model, view: View, width: int) -> Line:
     return [(padded(left, width - len(right)), "bar"), (right, "alarm" if view.paused else "bar")]
 
 
+def _troubles(model: Model) -> list[Line]:
+    """What is to be looked at in the daemon itself, in one line, if there is anything."""
+    inside = model.status.get("inside")
+    told = insidewords.troubles(inside) if inside else []
+    return [[("; ".join(told), "bad")]] if told else []
+
+
 def _totals(model: Model, width: int) -> str:
     totals = model.status["totals"]
     out = f" ({totals['out']} out)" if totals["out"] else ""
     longest = f", longest {age(totals['longest_wait'])}" if totals["waiting"] else ""
     slots = f"{totals['used']} of {many(totals['capacity'], 'slot')} lent"
+    lag = f", lag {insidewords.span(inside['lag']['most'])}" if (inside := model.status.get("inside")) else ""
     texts = (
+        f"{many(totals['hosts'], 'host')}{out}, {slots}, {totals['waiting']} wait{longest}, {model.rate:.1f} jobs/s{lag}",
         f"{many(totals['hosts'], 'host')}{out}, {slots}, {totals['waiting']} wait{longest}, {model.rate:.1f} jobs/s",
         f"{many(totals['hosts'], 'host')}{out}, {totals['used']}/{totals['capacity']} lent, {totals['waiting']} wait",
         f"{totals['used']}/{totals['capacity']} lent, {totals['waiting']} wait",

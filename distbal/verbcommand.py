@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from distbal import adminclient, tables, terminal, verbs
+from distbal import adminclient, tables, terminal, upgraded, verbs
 from distbal.errors import DistbalError
 from distbal.verbs import Verb, VerbError
 
@@ -80,12 +80,15 @@ def run(words: Sequence[str]) -> int:
     except VerbError as error:
         return _misused(error)
     try:
-        with adminclient.Connection(line.socket or adminclient.default_path()) as daemon:
+        patience = upgraded.PATIENCE if verb.name == "upgrade" else adminclient.PATIENCE
+        with adminclient.Connection(line.socket or adminclient.default_path(), patience) as daemon:
             answer = daemon.ask(line.words)
     except adminclient.RefusedError as error:
         if error.usage:
             return _misused(error)
         raise
+    if verb.name == "upgrade":
+        answer = upgraded.wait(line.socket or adminclient.default_path(), answer)
     if line.json:
         terminal.write_json(answer)
         return 0

@@ -6,6 +6,7 @@ Most have not to wait at all. Nothing is done for these: they are all grants but
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -38,6 +39,22 @@ class Waits:
     def __init__(self) -> None:
         self._counts = [0] * (len(BOUNDS) + 1)
         self.seconds = 0.0
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many waited no longer than each bound, and longer than the one before; at the end, longer than all."""
+        return tuple(self._counts)
+
+    def take_up(self, bounds: Sequence[float], counts: Sequence[int], seconds: float) -> None:
+        """Go on with what an earlier process counted, for a moment at which nothing is counted here.
+
+        :param bounds: its own, which may be others: who waited at most as long as one of them is counted in the bucket that
+            this bound falls in.
+        :param counts: one more than bounds.
+        """
+        for bound, count in zip((*bounds, float("inf")), counts, strict=True):
+            self._counts[bisect_left(BOUNDS, bound)] += count
+        self.seconds += seconds
 
     def note(self, seconds: float) -> None:
         """One got its slot after this time."""

@@ -11,10 +11,15 @@ from dataclasses import dataclass
 
 from distbal.health import FULL_WEIGHT, Verdict
 from distbal.requests import Request
-from distbal.standing import Moment, Standing
+from distbal.standing import UNKNOWN, Moment, Standing
 
 #: each reason's one word, and how many hosts it kept out: "3 full"
 REASONS = ("pool", "asked-for", "excluded", "taken-down", "drained", "down", "weight", "full", "suspect", "busier", "not-drawn")
+
+
+#: what is said of a job that was there before distbal was started anew
+LENT_BEFORE = "it was lent before distbal was started anew; how the hosts stood then is not known"
+ASKED_BEFORE = "it asked before distbal was started anew; how the hosts stood then is not known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,16 @@ def passed_over(request: Request, host: str, found: Moment, most: int | None = N
 def hosts_before(host: str, found: Moment) -> int:
     """How many there are before a host in rank; of one that has left the file since, all."""
     return next((number for number, one in enumerate(found.standings) if one.spec.name == host), len(found.standings))
+
+
+def not_known(found: Moment, waited: Moment | None) -> str:
+    """What is not known, as a sentence: of how the hosts stood when a job was granted its slot, or when it asked; or "".
+
+    :param waited: None where it had not to wait.
+    """
+    if found is UNKNOWN:
+        return LENT_BEFORE
+    return ASKED_BEFORE if waited is UNKNOWN else ""
 
 
 def waited_for(request: Request, found: Moment) -> dict[str, int]:

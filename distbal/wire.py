@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from distbal.errors import WireError
+from distbal.errors import LineTooLongError, WireError
 
 if TYPE_CHECKING:  # only named in annotations: `distbal status` starts faster without the core
     from distbal.snapshot import ClientState, Snapshot
@@ -239,7 +239,8 @@ class UpdateReader:
         """Take the next bytes.
 
         :return: what the line says, once it has ended; None where more is needed, or where it was answered before.
-        :raises WireError: the line is longer than :data:`MAX_LINE` bytes, or one of its first two words is not printable text.
+        :raises WireError: the line is longer than :data:`MAX_LINE` bytes (LineTooLongError), or one of its first two words is
+            not printable text.
         """
         if self._over:
             return None
@@ -247,7 +248,7 @@ class UpdateReader:
         line = self._line + data[: end.start() if end else MAX_LINE + 1]
         if len(line) > MAX_LINE:
             self._over = True
-            raise WireError(f"the line is longer than {MAX_LINE} bytes; HOST up or HOST down was expected")
+            raise LineTooLongError(f"the line is longer than {MAX_LINE} bytes; HOST up or HOST down was expected")
         if end is None:
             self._line = line
             return None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from distbal import decisions, verbs
 from distbal.admin import Admin, Who
 from distbal.changes import Changes
 from distbal.decisions import Decisions
+from distbal.execing import UpgradeError
 from distbal.hosts import Farm
+from distbal.inside import Inside
 from distbal.leases import LocalLeases
 from distbal.lookup import Lookup
 from distbal.monitors.kit import Surroundings
@@ -20,6 +22,7 @@ from distbal.monitors.slots import Slots
 from distbal.reporter import Reporter
 from distbal.requests import Request, Ticket
 from distbal.scheduler import Scheduler
+from distbal.upgrade import Going
 from tests.farms import spec
 from tests.takers import Client
 
@@ -39,6 +42,7 @@ class Desk:
 
     :ivar kept: what was to be kept, each time.
     :ivar why_not: why it cannot be kept; "" where it can.
+    :ivar no_upgrade: why it is not upgraded.
     :ivar reasons: why the file is not taken in when it is read again.
     """
 
@@ -48,12 +52,18 @@ class Desk:
         lookup = Lookup(self.clock, nobody)
         self.monitors = Rounds(self.leases, Surroundings(self.clock, lookup, Slots(self.leases)))
         self.reporter = Reporter(
-            self.leases, self.monitors, seconds=self.clock.seconds, wall=self.wall, decisions=lambda: self.made
+            self.leases,
+            self.monitors,
+            seconds=self.clock.seconds,
+            wall=self.wall,
+            inside=Inside(self.clock),
+            decisions=lambda: self.made,
         )
         self.kept: list[tuple[Decisions, int]] = []
         self.why_not = ""
         self.reasons: list[str] = []
         self.each_job = False
+        self.no_upgrade: UpgradeError | None = None
         self.admin = Admin(self, self.leases, self.reporter, self.wall, made=made or Decisions())
         self.admin.file_changed(file)
 
@@ -83,6 +93,9 @@ class Desk:
 
     def log_jobs(self, each: bool) -> None:
         self.each_job = each
+
+    def upgrade(self) -> Deferred[Going]:
+        return fail(self.no_upgrade) if self.no_upgrade else succeed(Going("0.5.0", "0.6.0"))
 
     # -- whoever types
 

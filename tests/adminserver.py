@@ -82,13 +82,15 @@ def main(path: str, name: str) -> None:
     import time
 
     from twisted.internet import reactor
-    from twisted.internet.defer import Deferred, succeed
+    from twisted.internet.defer import Deferred, fail, succeed
     from twisted.internet.protocol import Factory
     from twisted.protocols.basic import LineOnlyReceiver
     from twisted.python.failure import Failure
 
     from distbal import verbs
     from distbal.admin import Admin, Who
+    from distbal.execing import UpgradeError
+    from distbal.inside import Inside
     from distbal.leases import LocalLeases
     from distbal.lookup import Lookup
     from distbal.monitors.kit import Surroundings
@@ -96,6 +98,7 @@ def main(path: str, name: str) -> None:
     from distbal.monitors.slots import Slots
     from distbal.reporter import Reporter
     from distbal.scheduler import Scheduler
+    from distbal.upgrade import Going
     from distbal.verbs import VerbError
     from tests.watchers import never
 
@@ -111,6 +114,7 @@ def main(path: str, name: str) -> None:
                 self.rounds,
                 seconds=reactor.seconds,
                 wall=time.time,
+                inside=Inside(reactor),
                 decisions=lambda: self.admin.overlay.decisions,
                 ports=lambda: {"balance": ["0.0.0.0:5656"], "admin": [f"unix:{path}"]},
             )
@@ -135,6 +139,9 @@ def main(path: str, name: str) -> None:
 
         def log_jobs(self, each: bool) -> None:
             pass
+
+        def upgrade(self) -> Deferred[Going]:
+            return fail(UpgradeError("its file is gone"))
 
     server = Server(small() if name == "small" else crowd())
     play = Play(server.leases, reactor)

@@ -23,6 +23,8 @@ from hypothesis import settings
 from twisted.internet.task import deferLater
 from twisted.logger import formatEvent, globalLogPublisher
 
+from distbal.bounds import bounds
+from distbal.bugs import bugs
 from tests.support import ROOT, TWISTED_DROPS_SOCKETS, LoggedErrors, in_ci
 
 if TYPE_CHECKING:
@@ -78,6 +80,8 @@ def sshd(tmp_path: Path, keys: Keys) -> Iterator[Sshd]:
 def logged_errors() -> Iterator[LoggedErrors]:
     """The errors that the test logs; see :class:`tests.support.LoggedErrors`."""
     errors = LoggedErrors()
+    bugs.begin()  # what an earlier test met is no old acquaintance
+    bounds.begin()
     before = _holdings()
     globalLogPublisher.addObserver(errors)
     try:

@@ -2,7 +2,7 @@
 
 Started by the keeper as ``python -m tests.fake_daemon -n --pidfile= WORDS... distbal -c ADDRESS``: it connects to the test at
 the unix socket ADDRESS, tells it in lines of JSON what happens to it (its start, signals, packets from the keeper), and does
-what the test says in lines of JSON; see :class:`tests.keepers.Daemon`, which is the other end. A descriptor goes over that
+what the test says in lines of JSON; see :class:`tests.supervising.Daemon`, which is the other end. A descriptor goes over that
 socket as SCM_RIGHTS, with the line that it belongs to.
 """
 

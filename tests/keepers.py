@@ -1,252 +1,299 @@
-"""Keepers for tests: real processes, whose daemons are :mod:`tests.fake_daemon` and do what the test says."""
+"""The proxy with a keeper, and its end by kill -9: what the keeper holds, and the ledger, are all that is left of it.
+
+Nothing of a process that is killed here says a word more: its descriptors are closed as the system does it, without a shutdown,
+while the keeper's duplicates stay open.
+"""
 
 from __future__ import annotations
 
-import array
-import json
 import os
-import select
-import signal
 import socket
-import subprocess
-import sys
-import time
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
-from distbal import keeperwire as wire
-from tests.support import ROOT, stop
+from twisted.internet import reactor
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from distbal.keeperwire import Key
-
-#: how long a slow machine may take for one thing, in seconds
-LONG = 60.0
-_ANCILLARY = socket.CMSG_SPACE(wire.MAX_DESCRIPTORS * 4)
-
-
-class Lines:
-    """What a process says, line by line."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._rest = b""
-        #: all that was read
-        self.read: list[str] = []
-
-    def until(self, text: str) -> str:
-        """The next line with this in it."""
-        deadline = time.monotonic() + LONG
-        while True:
-            while b"\n" in self._rest:
-                line, self._rest = self._rest.split(b"\n", 1)
-                self.read.append(line.decode())
-                if text in self.read[-1]:
-                    return self.read[-1]
-            poll = select.poll()
-            poll.register(self._descriptor, select.POLLIN)
-            ready = poll.poll(max(0, deadline - time.monotonic()) * 1000)
-            some = os.read(self._descriptor, 65536) if ready else b""
-            assert some, f"{text!r} was not said, but {self.read}"
-            self._rest += some
-
-    def close(self) -> None:
-        """Listen no more."""
-        os.close(self._descriptor)
+from distbal import keeperwire, ledger
+from distbal.keeperwire import Key, Role
+from distbal.keeping import Keeping
+from distbal.ledger import Ledger
+from distbal.listeners import Opened
+from distbal.listenspec import Listener, parse
+from distbal.outcomes import Outcome
+from distbal.proxy import splice
+from distbal.proxy.lasting import LastingSession
+from distbal.proxy.pipes import Pipe
+from distbal.proxy.takeup import TakenUp, take_up, ticket_of
+from distbal.takeup import Carried
+from tests.proxies import House, StrictLoop
 
 
-class Daemon:
-    """The test's side of a fake daemon."""
+@implementer(IReadDescriptor)
+class Holder:
+    """The keeper's side: it holds what it is sent.
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        sock.settimeout(LONG)
-        self.began, _ = self.hears("start")
-        self.pid: int = self.began["pid"]
+    :param watched: the reactor sees to it that it reads.
 
-    def hears(self, event: str) -> tuple[dict[str, Any], list[int]]:
-        """The next thing that happens to it, which has to be of this kind; and descriptors that came with it."""
-        try:
-            line, ancillary, _, _ = self._sock.recvmsg(1 << 18, _ANCILLARY)
-        except ConnectionResetError:
-            line, ancillary = b"", []
-        said: dict[str, Any] = json.loads(line or b'{"event": "its end"}')
-        assert said["event"] == event, said
-        return said, list(array.array("i", b"".join(data for _, _, data in ancillary)))
-
-    def send(self, packet: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Let it send a packet to the keeper."""
-        self._order({"do": "send", "packet": packet.hex()}, descriptors)
-
-    def receive(self) -> tuple[wire.FromKeeper, list[int]]:
-        """Let it receive a packet from the keeper; its descriptors are the test's."""
-        self._order({"do": "receive"})
-        said, descriptors = self.hears("packet")
-        return wire.from_keeper(bytes.fromhex(said["packet"])), descriptors
-
-    def hello(self, began: str = "start", give: bool = True) -> tuple[dict[Key, int], wire.Keeper]:
-        """Let it say hello, and take what it is given: all of that, and who the keeper is."""
-        self.send(wire.hello("7.0", self.pid, began, give))
-        given: dict[Key, int] = {}
-        while True:
-            said, descriptors = self.receive()
-            if isinstance(said, wire.End):
-                return given, said.keeper
-            assert isinstance(said, wire.Give)
-            given.update(zip(said.keys, descriptors, strict=True))
-
-    def serve(self) -> dict[Key, int]:
-        """Let it say hello and that it is ready; what it was given."""
-        given, _ = self.hello()
-        self.send(wire.ready("7.0", "serving nobody"))
-        self.sent()
-        return given
-
-    def hold(self, things: Mapping[Key, int], let_go: Sequence[Key] = ()) -> None:
-        """Let it send its journal, and wait until the keeper has read it."""
-        sent = 0
-        for packet, number in wire.journals(list(things), let_go):
-            self.send(packet, list(things.values())[sent : sent + number])
-            sent += number
-        self.sync()
-
-    def sent(self) -> None:
-        """Wait until it has sent all that it was to send."""
-        self._order({"do": "tell"})
-        self.hears("told")
-
-    def sync(self) -> None:
-        """Wait until the keeper has read all that it was sent."""
-        self.hello(give=False)
-        self.send(wire.ready("7.0", "serving nobody"))
-        self.sent()
-
-    def end(self, status: int = 0) -> None:
-        """Let it end, having read nothing more."""
-        self._order({"do": "end", "status": status})
-        self.gone()
-
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        """Kill it."""
-        os.kill(self.pid, number)
-        self.gone()
-
-    def keeper_is_gone(self) -> None:
-        """Let it see that nothing more comes from the keeper, and say so: it lives."""
-        self._order({"do": "receive"})
-        said, _ = self.hears("packet")
-        assert said["packet"] == ""
-
-    def gone(self) -> None:
-        """Wait for its end."""
-        self.hears("its end")
-        self.close()
-
-    def close(self) -> None:
-        """End it, in case it lives."""
-        self._sock.close()
-
-    def _order(self, order: dict[str, object], descriptors: Sequence[int] = ()) -> None:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-        self._sock.sendmsg([json.dumps(order).encode()], rights)
-
-
-class Supervised:
-    """A keeper that runs, and its daemons.
-
-    :ivar lines: what it says.
+    :ivar held: descriptors by (id, role).
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], lines: Lines, listener: socket.socket, stack: ExitStack) -> None:
-        self.process = process
-        self.lines = lines
-        self._listener = listener
-        self._stack = stack
+    def __init__(self, *, watched: bool = True) -> None:
+        self._watched = watched
+        self.held: dict[Key, int] = {}
+        self._sock: socket.socket | None = None
 
-    def daemon(self) -> Daemon:
-        """The next daemon that is started."""
-        sock, _ = self._listener.accept()
-        self._stack.callback(sock.close)
-        return Daemon(sock)
+    def channel(self) -> socket.socket:
+        """For a new daemon; what the one before had sent is read first."""
+        self._hang_up()
+        self._sock, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._sock.setblocking(False)
+        self.starts()
+        return other
 
-    def descriptors(self) -> int:
-        """How many it has."""
-        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+    def starts(self) -> None:
+        """Read what comes."""
+        if self._watched:
+            reactor.addReader(self)
 
-    def wait(self) -> int:
-        """Its exit status, when it has ended."""
-        return self.process.wait(LONG)
+    def stalls(self) -> None:
+        """Read nothing for now."""
+        if self._watched:
+            reactor.removeReader(self)
+
+    def doRead(self) -> None:
+        self.read()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor stops."""
+
+    def fileno(self) -> int:
+        return -1 if self._sock is None else self._sock.fileno()
+
+    def logPrefix(self) -> str:
+        return "keeper"
+
+    def read(self) -> None:
+        """Take what there is."""
+        while self._sock is not None:
+            try:
+                packet, descriptors, _, _ = socket.recv_fds(self._sock, keeperwire.MAX_PACKET, keeperwire.MAX_DESCRIPTORS)
+            except BlockingIOError:
+                return
+            if not packet:
+                self.stalls()
+                return
+            said = keeperwire.from_daemon(packet)
+            assert isinstance(said, keeperwire.Journal)
+            for key, descriptor in zip(said.held, descriptors, strict=True):
+                self.drop(key)
+                self.held[key] = descriptor
+            for key in said.let_go:
+                self.drop(key)
+
+    def give(self) -> dict[Key, int]:
+        """Duplicates of all, for a new daemon; it keeps its own."""
+        self.read()
+        return {key: os.dup(descriptor) for key, descriptor in self.held.items()}
+
+    def of(self, role: Role) -> list[Key]:
+        """What it holds of a kind."""
+        self.read()
+        return [key for key in self.held if key[1] == role]
+
+    def close(self) -> None:
+        self._hang_up()
+        for key in list(self.held):
+            self.drop(key)
+
+    def _hang_up(self) -> None:
+        self.read()
+        if self._sock is not None:
+            self.stalls()
+            self._sock.close()
+            self._sock = None
+
+    def drop(self, key: Key) -> None:
+        """Close one; nothing happens where it is not held."""
+        descriptor = self.held.pop(key, -1)
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
-@contextmanager
-def address(directory: Path) -> Iterator[tuple[str, socket.socket]]:
-    """Where fake daemons connect."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.settimeout(LONG)
-        path = directory / f"test-{len(list(directory.iterdir()))}"
-        listener.bind(str(path))
-        listener.listen()
-        yield str(path), listener
+class KeptHouse(House):
+    """A house that can be left, and lived in again.
 
+    :param house: the one before, which was killed or upgraded; None for the first.
+    :param way: ``kept``, ``kept upgrade`` or ``upgrade``: with a keeper, with one, and upgraded, or without.
 
-@contextmanager
-def supervised(
-    directory: Path,
-    *words: str,
-    patience: float = 600,
-    before: Sequence[str] = (),
-    env: Mapping[str, str] | None = None,
-    pass_fds: Sequence[int] = (),
-    stderr: int | None = None,
-) -> Iterator[Supervised]:
-    """A keeper of fake daemons.
-
-    :param words: further words behind ``distbal supervise``.
-    :param before: what runs it.
-    :param env: added to the environment.
-    :param stderr: where what it says goes; None: to its ``lines``.
+    :ivar taken: what was taken up.
     """
-    with ExitStack() as stack:
-        path, listener = stack.enter_context(address(directory))
-        reading, writing = os.pipe()
-        lines = Lines(reading)
-        stack.callback(lines.close)
-        command = [*before, sys.executable, "-m", "distbal", "supervise", "-c", path, f"--patience={patience:g}", "--verbose"]
+
+    def __init__(self, *hosts: Any, way: str = "kept", clock: Clock | None = None, **how: Any) -> None:
+        self._hosts, self._how, self.way = hosts, how, way
+        self.before: list[Outcome] = []
+        self.noted: list[str] = []
+        self.holder = Holder() if way != "upgrade" else None
+        #: whose turn the reactor's is; a test that turns the loop itself has another
+        self.reactor: Any = reactor
+        self.ledger = Ledger()
+        self._begin(clock or Clock())
+
+    def _begin(self, clock: Clock) -> None:
+        self.keeping = None if self.holder is None else Keeping(reactor, self.holder.channel(), self.ledger, lambda: None)
+        if self.keeping is not None:
+            self.keeping._channel.setblocking(False)
+        super().__init__(*self._hosts, clock=clock, keeping=self.keeping, **self._how)
+        self.port.noted = self.noted.append
+        self.taken = TakenUp()
+
+    @property
+    def spliced(self) -> list[LastingSession]:
+        """Its sessions."""
+        return [session for session in self.sessions if isinstance(session, LastingSession)]
+
+    def begin_loop(self) -> None:
+        self.loop = StrictLoop(self.reactor, self.clock, self.room, self.keeping)
+
+    @asynccontextmanager
+    async def lasts(self, at: str = "127.0.0.1:0") -> AsyncIterator[None]:
+        """Serve while the block runs, and be killed at will; after it nothing is left of any session."""
+        server = "server" if self.port.server_first else "client"
+        self.opened = Opened(Listener("proxy", parse(at), speaks_first=server))
+        self.where = ("127.0.0.1", self.opened.port) if self.opened.port else at.removeprefix("unix:").partition(":")[0]
+        self.begin_loop()
+        self._listen()
         try:
-            process = subprocess.Popen(
-                [*command, "--daemon=tests.fake_daemon", *words],
-                cwd=ROOT,
-                env=os.environ | (env or {}),
-                stdin=subprocess.DEVNULL,
-                stderr=writing if stderr is None else stderr,
-                pass_fds=pass_fds,
-            )
+            yield
+            await self.idle()
+            self.nothing_is_left()
         finally:
-            os.close(writing)
-        stack.callback(stop, process)
-        yield Supervised(process, lines, listener, stack)
+            await self.opened.close()
+            self.stop()
+
+    def _listen(self) -> None:
+        # each process has a duplicate of the listening socket
+        sock = socket.socket(fileno=os.dup(self.opened.descriptor))
+        self.loop.listen(sock, lambda descriptor, address: self.port.hot(self.loop, descriptor, address), splice.COST)
+
+    def stop(self) -> None:
+        self.loop.stop()
+        self.proxy.stop()
+        self.leases.stop()
+        if self.keeping is not None:
+            self.keeping.flush()
+            self.keeping.stop()
+        if self.holder is not None:
+            self.holder.close()
+        self.ledger.close()
+
+    def nothing_is_left(self) -> None:
+        """Of no session there is an account, or anything at the keeper; and of pipes only those that are free."""
+        accounts = [account for account in self.ledger.accounts() if account.kind != ledger.TURN]
+        free = len(self.proxy.pipes._free)
+        if self.holder is None or self.keeping is None:
+            assert accounts == []
+            return
+        self.keeping.flush()
+        assert [account.kind for account in accounts] == [ledger.PIPE] * free
+        self.holder.read()
+        roles = sorted(role for _, role in self.holder.held)
+        assert roles == sorted([Role.PIPE_READ, Role.PIPE_WRITE] * free)
+
+    # -- another process goes on
+
+    def kill(self) -> None:
+        """Nothing of it is left but what is the keeper's."""
+        if self.keeping is not None and "upgrade" in self.way:
+            self.keeping.flush()
+        passed = self._passed() if "upgrade" in self.way else None
+        keep = set() if passed is None else set(passed.values())
+        for session in self.loop.watchers:
+            assert isinstance(session, LastingSession)
+            _close_all(session, keep)
+        for pipe in (*self.proxy.pipes._free, *getattr(self.proxy.pipes, "_coming", ())):
+            _close(keep, pipe.read, pipe.write)
+        for listener in self.loop._listeners.values():
+            listener.sock.close()
+        self.reactor.removeReader(self.loop)
+        self.loop._epoll.close()
+        self.factory.stop()
+        for deadlines in self.proxy.deadlines:
+            deadlines.stop()
+        self.leases.stop()
+        self.before += self.outcomes()
+        if self.keeping is not None:
+            self.keeping.stop()
+        if passed is not None:
+            self._left = passed
+        else:
+            assert self.holder is not None
+            self.holder.read()
+            self._left = self.holder.give()
+
+    def lose(self, role: Role) -> None:
+        """The one descriptor of this kind did not get to the keeper."""
+        (key,) = [key for key in self._left if key[1] == role]
+        os.close(self._left.pop(key))
+        assert self.holder is not None
+        self.holder.drop(key)
+
+    def live_again(self) -> TakenUp:
+        """Another process takes everything up."""
+        accounts = self.ledger.accounts()
+        if self.holder is None:
+            self.ledger.close()
+            self.ledger = Ledger()
+        self._begin(self.clock)
+        self.begin_loop()
+        taken = self.taken = take_up(self.proxy, self.loop, accounts, self._left, self._the_port)
+        assert self._left == {}
+        tickets = [(ticket, session) for account, session in taken.sessions if (ticket := ticket_of(account, session))]
+        there = self.leases.take_up(Carried(tickets))
+        assert there.left_out == []
+        for account, session in taken.sessions:
+            session.resume(there.tickets.get(account.ticket) if ticket_of(account, session) else None)
+        self.leases.deliver(there.grants)
+        if self.keeping is not None:
+            self.keeping.flush()
+        self._listen()
+        return taken
+
+    def again(self) -> TakenUp:
+        """It is killed, and lives again."""
+        self.kill()
+        return self.live_again()
+
+    def all_outcomes(self) -> list[Outcome]:
+        """How all leases ended, in this process and those before."""
+        return [*self.before, *self.outcomes()]
+
+    def _the_port(self, words: str) -> Any:
+        if words != self.port.words:
+            raise ValueError(words)
+        return self.port
+
+    def _passed(self) -> dict[Key, int]:
+        new_id = iter(range(1, 1 << 20)).__next__ if self.keeping is None else self.keeping.new_id
+        passed = {}
+        for session in self.loop.watchers:
+            for ident, role, descriptor in session.enter(self.ledger, new_id):
+                passed[ident, int(role)] = descriptor
+        for ident, role, descriptor in getattr(self.proxy.pipes, "descriptors", ()):
+            passed[ident, int(role)] = descriptor
+        return passed
 
 
-@contextmanager
-def connections(number: int) -> Iterator[tuple[list[socket.socket], list[socket.socket]]]:
-    """Connections: the clients' ends, and the server's."""
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=128))
-        clients, served = [], []
-        for _ in range(number):
-            clients.append(stack.enter_context(socket.create_connection(listener.getsockname())))
-            served.append(stack.enter_context(listener.accept()[0]))
-            for sock in (clients[-1], served[-1]):
-                sock.settimeout(LONG)
-        yield clients, served
+def _close_all(session: Any, keep: set[int]) -> None:
+    pipes: list[Pipe] = [flow.pipe for flow in (session.up, session.down) if flow.pipe is not None]
+    _close(keep, session._client, session._server, *(end for pipe in pipes for end in (pipe.read, pipe.write)))
 
 
-def inodes(descriptors: Mapping[Key, int]) -> dict[Key, int]:
-    """What each is; they are closed."""
-    found = {key: os.fstat(descriptor).st_ino for key, descriptor in descriptors.items()}
-    for descriptor in descriptors.values():
-        os.close(descriptor)
-    return found
+def _close(keep: set[int], *descriptors: int) -> None:
+    for descriptor in descriptors:
+        if descriptor >= 0 and descriptor not in keep:
+            os.close(descriptor)

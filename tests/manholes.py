@@ -22,6 +22,7 @@ from distbal.admin import Admin
 from distbal.changes import Changes
 from distbal.decisions import Decisions
 from distbal.hosts import Farm
+from distbal.inside import Inside
 from distbal.leases import LocalLeases
 from distbal.lookup import Lookup, SystemResolver
 from distbal.monitors.kit import Surroundings
@@ -29,6 +30,7 @@ from distbal.monitors.rounds import Rounds
 from distbal.monitors.slots import Slots
 from distbal.reporter import Reporter
 from distbal.scheduler import Scheduler
+from distbal.upgrade import Going
 from tests.farms import spec
 from tests.services import until
 from tests.sshd import Keys
@@ -74,6 +76,9 @@ class Daemon:
     def log_jobs(self, each: bool) -> None:
         self.each_job = each
 
+    def upgrade(self) -> Deferred[Going]:
+        return self._when_there(Going("0.5.0", "0.6.0"))
+
     def catch_up(self) -> None:
         """All that was waited for is there."""
         waiting, self.slow = self.slow, []
@@ -102,7 +107,9 @@ class Balancer:
         surroundings = Surroundings(self.clock, Lookup(self.clock, SystemResolver(self.clock)), Slots(self.leases))
         self.monitors = Rounds(self.leases, surroundings)
         self.daemon = Daemon(self.leases)
-        self.reporter = Reporter(self.leases, self.monitors, seconds=self.clock.seconds, wall=time.time)
+        self.reporter = Reporter(
+            self.leases, self.monitors, seconds=self.clock.seconds, wall=time.time, inside=Inside(self.clock)
+        )
         self.admin = Admin(self.daemon, self.leases, self.reporter, time.time)
         self.admin.file_changed(self.farm)
 

@@ -160,6 +160,13 @@ class Model:
         self._take_in(farm, now)
         self._served(grants, now)
 
+    def replaced(self, farm: Farm, grants: list[Lease], now: float) -> None:
+        """Another process went on with all of it, having read the file: what should have expired has."""
+        for host in self.hosts.values():
+            host.expire(now)
+        self.loans = dict(sorted(self.loans.items(), key=lambda pair: (pair[1].granted, pair[0])))
+        self.configured(farm, grants, now)
+
     def woken(self, grants: list[Lease], refusals: list[Ticket], now: float) -> None:
         """Time passed: verdicts expired first, then waiters who had waited too long were refused."""
         for host in self.hosts.values():

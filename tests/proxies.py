@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from distbal.complaints import Complaints
 from distbal.health import Verdict
 from distbal.hosts import DEFAULT_POOL, Farm, HostSpec
+from distbal.keeping import Keeping
 from distbal.leases import LocalLeases
 from distbal.listeners import Opened
 from distbal.listenspec import Listener, parse
@@ -215,6 +216,7 @@ class House(Lending):
 
     :param resolve: looks names up.
     :param room: descriptors that there are for clients.
+    :param clock: what the time is; ``keeping``: to a keeper, where there is one.
 
     :ivar where: the address of the port that is served.
     """
@@ -229,15 +231,17 @@ class House(Lending):
         passes: bool = False,
         verbose: bool = False,
         room: int = 10_000,
+        clock: Clock | None = None,
+        keeping: Keeping | None = None,
     ) -> None:
-        self.clock = Clock()
+        self.clock = Clock() if clock is None else clock
         self.leases = LocalLeases(Scheduler(Farm(hosts, order=order, wait=wait)), self.clock)
         self.terms = Terms()
         self.terms.replies = Replies("{name}{options}")
         self.allow("loopback")
         self.complain = Complaints(Logger(), self.clock.seconds)
         self.lookup = Lookup(self.clock, resolve or SystemResolver(reactor))
-        self.proxy = Proxy(self.clock, self.lookup)
+        self.proxy = Proxy(self.clock, self.lookup, keeping)
         self.port = ProxyPort(
             self.proxy,
             self.leases,

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from distbal.report import Client, HostReport, State, StatusReport
+from distbal.report import Client, HostReport, InsideReport, State, StatusReport
 
 NOW = 1764230000.0
 
@@ -69,6 +69,21 @@ def monitor(**others: Any) -> dict[str, Any]:
     return report | others
 
 
+def inside(**others: Any) -> InsideReport:
+    report: dict[str, Any] = {
+        "bugs": {"connection": 0, "page": 0},
+        "bounds": {"clients": 0, "web": 0},
+        "room": 900,
+        "lag": {"mean": 0.001, "most": 0.003, "minute": 0.012, "worst": 0.2},
+        "log_lost": 0,
+        "log_trouble": "",
+        "keeper": None,
+        "lost": 0,
+    }
+    assert set(others) <= set(report)
+    return report | others  # type: ignore[return-value]
+
+
 def status(*waiters: Client, **totals: Any) -> StatusReport:
     sums: dict[str, Any] = {"hosts": 3, "out": 1, "slots": 16, "capacity": 12, "used": 5}
     sums |= {"waiting": len(waiters), "longest_wait": max((one["seconds"] for one in waiters), default=0.0)} | totals
@@ -81,6 +96,16 @@ def status(*waiters: Client, **totals: Any) -> StatusReport:
         "order": "fair",
         "totals": sums,  # type: ignore[typeddict-item]
         "counts": {"asked": 10, "granted": 8, "ended": 3, "withdrawn": 0, "refused": 0},
+        "inside": inside(),
         "ports": {"balance": ["0.0.0.0:5656", "[::]:5656"], "admin": ["unix:/run/distbal/admin.sock"], "web": []},
+        "image": {
+            "version": "1.2",
+            "pid": 812,
+            "began": "start",
+            "at": NOW - 273 * 60,
+            "before": "",
+            "taken_up": {},
+            "trouble": "",
+        },
         "waiters": list(waiters),
     }

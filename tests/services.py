@@ -148,7 +148,7 @@ class Balancer:
 
 
 def make(file: Path, *words: str) -> BalancerService:
-    options = Options()  # type: ignore[no-untyped-call]
+    options = Options()
     options.parseOptions(["-c", str(file), *words])  # type: ignore[no-untyped-call]
     return makeService(options)
 

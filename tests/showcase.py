@@ -17,6 +17,7 @@ from twisted.internet.task import Clock
 from distbal.activity import Activity
 from distbal.decisions import Decision, Decisions
 from distbal.hosts import AdminState, Farm, HostSpec
+from distbal.inside import Inside
 from distbal.interfaces import Target
 from distbal.leases import LocalLeases
 from distbal.lookup import Lookup
@@ -81,6 +82,7 @@ class Shown:
             self.monitors,
             seconds=self.clock.seconds,
             wall=lambda: STARTED + self.clock.seconds(),
+            inside=Inside(self.clock, lambda: 900),
             decisions=lambda: self.decisions,
             ports=lambda: {"balance": ["*:5656"]},
         )

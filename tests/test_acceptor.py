@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from distbal import acceptor, listening
 from distbal.acceptor import BATCH, Acceptor
+from distbal.bounds import bounds
 from tests.peers import until
 from tests.ports import texts
 from tests.support import LoggedErrors, descriptors_left
@@ -140,6 +141,7 @@ async def test_without_descriptors_they_wait_outside_and_nobody_spins(
         assert inn.guests.present == []
     assert tries[-1] - tries[0] >= 3 * 0.05 * 0.9, "there is a pause after each"
     assert set(texts(events)) == {"not accepting connections for now: [Errno 24] Too many open files"}
+    assert bounds.hits["connections"] >= len(events) > 0
     await inn.hosts(3)
     for peer in peers:
         with pytest.raises(BlockingIOError):

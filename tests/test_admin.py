@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 
 from distbal.admin import Who
+from distbal.carried import CarriedTicket
 from distbal.decisions import Decisions
+from distbal.execing import UpgradeError
 from distbal.hosts import Farm, HostSpec
 from distbal.outcomes import Outcome
+from distbal.requests import Request
+from distbal.takeup import Carried
 from distbal.verbs import VERBS, VerbError
+from distbal.why import LENT_BEFORE
 from tests.admins import ALICE, EPOCH, FILE, Desk
 from tests.farms import spec
 
@@ -224,6 +229,8 @@ def test_kick_by_address_port_and_number() -> None:
     assert desk.text("kick", str(ticket.id)) == f"{ticket.id}: 0 jobs cut, 1 waiter sent away"
     assert other.refusals == ["kicked by alice"]
     assert desk.text("kick", "10.0.0.1") == "10.0.0.1: 2 jobs cut, 0 waiters sent away"
+    many = "9" * 5000
+    assert wrong(desk, "kick", many).startswith('no client "999')
     assert wrong(desk, "kick", "10.0.0.1") == 'no client "10.0.0.1" has a slot or waits for one: status and hosts show who does'
 
 
@@ -272,6 +279,17 @@ def test_why_of_a_job_that_runs_and_of_one_that_ended() -> None:
     )
 
 
+def test_why_of_a_job_that_was_there_before_distbal_was_started_anew() -> None:
+    desk = Desk(Farm((spec("fast", 1, 0), spec("slow", 1, 1))))
+    now = desk.clock.seconds()
+    lent = CarriedTicket(5, Request("10.0.0.1", 4711, "10.0.0.1"), now - 9, "slow", now - 9)
+    taken = desk.leases.take_up(Carried([(lent, None)]))
+    assert taken.left_out == []
+    told = desk.say("why", "5")["job"]["attempts"][0]
+    assert (told["host"], told["not_known"]) == ("slow", LENT_BEFORE)
+    assert "passed_over" not in told, "that none was is not known"
+
+
 def test_history_says_who_did_what_when_and_from_where() -> None:
     desk = Desk()
     desk.say("drain", "fast", "fan", "broken")
@@ -299,6 +317,35 @@ def test_reload() -> None:
     assert wrong(desk, "reload") == (
         "the file was not taken in, and nothing has changed:\nhosts.yaml:3: no such thing\nhosts.yaml:4: nor this"
     )
+
+
+def test_upgrade() -> None:
+    desk = Desk()
+    answer = desk.say("upgrade")
+    assert (answer["before"], answer["after"]) == ("0.5.0", "0.6.0")
+    assert answer["text"] == "distbal 0.5.0 goes on as 0.6.0: the new code said yes"
+    assert answer["image"] == desk.reporter.image
+    over_ssh = desk.say("upgrade", who=Who("bob", "ssh from 10.0.0.9"))
+    assert over_ssh["text"] == f"{answer['text']}; this connection ends with that"
+    desk.admin.upgraded_by(Who("-", "SIGUSR2"), "it goes on")
+    noted = [(one.by, one.where, one.verb, one.words, one.what) for one in desk.admin.changes.last(3)]
+    assert noted == [
+        ("-", "SIGUSR2", "upgrade", ("upgrade",), "it goes on"),
+        ("bob", "ssh from 10.0.0.9", "upgrade", ("upgrade",), over_ssh["text"]),
+        ("alice", "admin socket", "upgrade", ("upgrade",), answer["text"]),
+    ]
+    # all of it is kept before other code goes on
+    assert desk.kept[-1] == (Decisions(), 3)
+
+
+def test_an_upgrade_that_is_none() -> None:
+    desk = Desk()
+    for reasons, said in [
+        ("an upgrade is under way already", "not upgraded: an upgrade is under way already"),
+        ("x.yaml:1: no\nx.yaml:2: nor this", "not upgraded:\nx.yaml:1: no\nx.yaml:2: nor this"),
+    ]:
+        desk.no_upgrade = UpgradeError(reasons)
+        assert wrong(desk, "upgrade") == said
 
 
 def test_log() -> None:
@@ -333,6 +380,7 @@ def test_the_verbs_that_change_something_are_those_that_are_noted() -> None:
     examples = {
         "drain": "fast", "down": "fast", "up": "fast", "ready": "fast", "slots": "fast 3", "weight": "fast 0.5",
         "rank": "fast after slow", "add": "new 3", "remove": "more", "kick": "10.0.0.9", "reload": "", "log": "info",
+            "upgrade": "",
     }  # fmt: skip
     desk.job()
     for name, verb in VERBS.items():

@@ -26,6 +26,7 @@ from distbal import adminport, listening
 from distbal.acceptor import Acceptor
 from distbal.admin import Who
 from distbal.adminport import AdminFactory
+from distbal.bounds import bounds
 from distbal.complaints import Complaints
 from distbal.hosts import Farm
 from distbal.spells import Spells, Steps
@@ -168,6 +169,7 @@ async def test_a_line_without_an_end(tmp_path: Path) -> None:
         caller.transport.write(b"x" * 200_000)
         (answer,) = await heard(caller, 1)
         assert answer["error"] == "a request is a line of at most 65536 bytes"
+        assert bounds.hits["admin-line"] == 1
         one.clock.advance(adminport.PATIENCE + 1)
         await caller.ends()
 
@@ -237,6 +239,7 @@ async def test_a_crowd(tmp_path: Path) -> None:
             assert told["error"] == f"{adminport.CROWD} callers are there at once already: try again when one of them has left"
             await late.ends()
         assert f"{adminport.CROWD} callers at once on the admin socket: one more is turned away" in log
+        assert bounds.hits["admin"] == 1
         for caller in crowd:
             await caller.leave()
         assert (await one.say({"words": ["status"]}))["ok"]
@@ -326,3 +329,29 @@ async def test_nothing_is_made_for_callers_that_have_left(tmp_path: Path) -> Non
         await until(lambda: not one.factory.callers, "their end")
         assert not one.spells._tasks
         assert (await one.say({"words": ["status"]}))["ok"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_those_who_are_there_are_answered_before_they_are_let_go(tmp_path: Path) -> None:
+    async with office(tmp_path) as one:
+        kept: Deferred[str] = Deferred()
+        one.desk.saved = lambda: kept  # type: ignore[method-assign]
+        idle, busy = await one.caller(), await one.caller()
+        busy.transport.write(b'{"words": ["upgrade"]}\n')
+        await until(lambda: len(one.desk.admin.changes) == 1, "the verb")
+        left: list[None] = []
+        one.factory.take_leave().addCallback(left.append)
+        await idle.ends()
+        assert (busy.over, left) == (False, [])
+        kept.callback("")
+        await busy.ends()
+        assert json.loads(busy.heard)["answer"]["after"] == "0.6.0"
+        await until(lambda: left == [None], "the end of all that were there")
+        # whoever comes now is answered too, and stays no longer
+        late = await one.caller()
+        late.transport.write(b'{"words": ["queue"]}\n')
+        await late.ends()
+        assert json.loads(late.heard)["ok"]
+        one.factory.stay()
+        assert (await one.say({"words": ["queue"]}))["ok"]
+        assert one.factory.take_leave().called, "nobody is there"

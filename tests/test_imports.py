@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 #: what can go wrong, and the extension points: known to everybody, know nobody
 BASE = {"distbal", "distbal.errors", "distbal.interfaces"}
-#: what composes the rest
-SERVICE = {"distbal.service"}
+#: what composes the rest, and what loads it to see whether it can be composed
+SERVICE = {"distbal.service", "distbal.trial"}
 #: what people and programs run
 OUTSIDE = {
     *("distbal.cli", "distbal.__main__", "distbal.status", "distbal.verbcommand", "distbal.completion", "distbal.terminal"),
-    *("distbal.adminclient", "distbal.top", "distbal.topmodel", "distbal.toplayout"),
+    *("distbal.adminclient", "distbal.top", "distbal.topmodel", "distbal.toplayout", "distbal.upgraded"),
 }
 #: what outlives the daemon, and what it starts it by
 KEEPER = {
@@ -43,7 +43,7 @@ KEEPER = {
 #: what people's programs and the daemon share: words and tables, of the standard library alone
 SHARED = {
     *("distbal.addresses", "distbal.hostspec", "distbal.verbs", "distbal.report", "distbal.columns"),
-    *("distbal.tables", "distbal.hosttables", "distbal.keeperwire"),
+    *("distbal.tables", "distbal.hosttables", "distbal.keeperwire", "distbal.insidewords"),
 }
 #: what would bring a clock, chance without a seed, files or the network into the core
 IMPURE = {

@@ -13,7 +13,7 @@ import pytest
 from distbal import keeperwire as wire
 from distbal.daemon import take_listening_sockets
 from distbal.keeperwire import Role
-from tests.keepers import LONG, Daemon, Lines, address, connections, inodes
+from tests.supervising import LONG, Daemon, Lines, address, connections, inodes
 from tests.support import ROOT, need
 
 

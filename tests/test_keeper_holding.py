@@ -17,8 +17,8 @@ from distbal.keeper.channel import Channel, pair
 from distbal.keeper.holding import Holdings
 from distbal.keeper.saying import COMPLAINTS, Voice
 from distbal.keeperwire import Role
-from tests.keepers import connections, inodes
 from tests.loops import open_descriptors
+from tests.supervising import connections, inodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

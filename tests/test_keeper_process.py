@@ -13,7 +13,7 @@ import pytest
 from distbal import __version__
 from distbal import keeperwire as wire
 from distbal.keeperwire import Role
-from tests.keepers import Supervised, connections, inodes, supervised
+from tests.supervising import Supervised, connections, inodes, supervised
 
 
 def test_what_was_held_is_given_back_after_a_kill(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from distbal import keeperwire as wire
 from distbal.keeperwire import Role
-from tests.keepers import Daemon, address, connections, inodes
+from tests.supervising import Daemon, address, connections, inodes
 from tests.support import ROOT, need, room_for
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from distbal.keeper.child import Life
 from distbal.keeper.past import Past
 from distbal.keeper.systemd import memory_of
 from distbal.keeperwire import Role
-from tests.keepers import connections, inodes, supervised
+from tests.supervising import connections, inodes, supervised
 from tests.support import ROOT
 
 STATE = replacing.State(

@@ -16,7 +16,7 @@ import pytest
 from distbal import keeperwire as wire
 from distbal.keeper.systemd import Systemd, memory_of
 from distbal.keeperwire import Role
-from tests.keepers import LONG, Supervised, connections, inodes, supervised
+from tests.supervising import LONG, Supervised, connections, inodes, supervised
 from tests.support import room_for
 
 if TYPE_CHECKING:

@@ -33,13 +33,17 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.test.iosim import FakeTransport, IOPump, connect
 
+from distbal.bounds import bounds as hit
+from distbal.bugs import bugs
 from distbal.manhole import factory as bounds
 from distbal.manhole.factory import ManholeFactory, make_factory
 from distbal.manhole.hostkey import HostKeyError
 from distbal.manhole.transport import MOST_TRIES, Transport
 from distbal.monitors.sshtalk import SILENT
+from distbal.verbs import VERBS
 from tests.manholes import Balancer, Settings
 from tests.services import Lines
+from tests.support import LoggedErrors
 
 ED = Key(ed25519.Ed25519PrivateKey.generate())
 RSA = Key(rsa.generate_private_key(65537, 2048))
@@ -268,6 +272,7 @@ def test_of_too_many_strangers_the_oldest_goes(place: Place) -> None:
     gone = [server for server in servers if server.over]
     assert gone == servers[:3]
     assert all(server.transport.disconnecting for server in gone)
+    assert hit.hits["manhole"] == 3
     for server in servers:
         server.connectionLost()
 
@@ -278,6 +283,7 @@ def test_connections_are_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) 
     assert place.logs_in(first) == place.logs_in(second) == MSG_USERAUTH_SUCCESS
     assert place.logs_in(third) == 0
     assert third.said == b"distbal has 2 SSH connections already"
+    assert hit.hits["manhole"] == 1
     first.transport.loseConnection()
     place.pump()
     assert place.logs_in(place.client()) == MSG_USERAUTH_SUCCESS
@@ -321,6 +327,7 @@ def test_what_is_no_ssh(place: Place, said: bytes, why: str, at_once: bool) -> N
     assert wire.disconnecting
     assert server.over
     assert why in lines
+    assert hit.hits["manhole-unread"] == ("sent more" in why)
     server.connectionLost()
 
 
@@ -384,6 +391,42 @@ def test_there_are_sessions_and_nothing_else(place: Place, client: Client) -> No
     for _ in range(9):
         assert place.opens(client) == messages.MSG_CHANNEL_OPEN_CONFIRMATION
     assert place.opens(client) == messages.MSG_CHANNEL_OPEN_FAILURE
+    assert hit.hits["manhole-session"] == 1
+
+
+def test_a_bug_of_ours_ends_the_session_and_not_the_connection(
+    place: Place, client: Client, logged_errors: LoggedErrors
+) -> None:
+    """Nor is it taken for the client's fault."""
+    place.asks(client, b"shell")
+    (session,) = place.factory.connections[0].service.channels.values()
+
+    def boom(data: bytes) -> None:
+        raise ZeroDivisionError
+
+    session._program.received = boom
+    told = place.says(client, messages.MSG_CHANNEL_DATA, struct.pack(">L", 0) + NS(b"1\n"))
+    assert b"distbal met a bug, which is in its log: this session ends" in b"".join(payload for _, payload in told)
+    assert [payload[4:] for message, payload in told if message == messages.MSG_CHANNEL_REQUEST] == [
+        NS(b"exit-status") + b"\0" + struct.pack(">L", 1)
+    ]
+    (event,) = logged_errors.flush()
+    assert event["log_failure"].type is ZeroDivisionError
+    assert bugs.counts["command"] == 1
+    assert not client.over
+    # it may open another one
+    assert place.opens(client) == messages.MSG_CHANNEL_OPEN_CONFIRMATION
+
+
+def test_a_bug_in_a_turn_of_what_was_typed_ends_it_too(place: Place, client: Client, logged_errors: LoggedErrors) -> None:
+    place.asks(client, b"shell")
+    (session,) = place.factory.connections[0].service.channels.values()
+    session._program._feed._take = lambda line: 1 // 0
+    place.says(client, messages.MSG_CHANNEL_DATA, struct.pack(">L", 0) + NS(b"1\n2\n3\n"))
+    place.pump()
+    assert [event["log_failure"].type for event in logged_errors.flush()] == [ZeroDivisionError]
+    assert bugs.counts["command"] == 1
+    assert session.localClosed or session.closing
 
 
 def test_the_answer_comes_after_the_word_that_it_will(place: Place, client: Client) -> None:
@@ -495,6 +538,7 @@ def test_what_comes_unasked_is_bounded(place: Place) -> None:
         place.pump()
     assert client.over
     assert "ssh from 10.0.0.9 does not read what it asked for" in lines
+    assert hit.hits["manhole-unread"] == 1
 
 
 @pytest.mark.parametrize(
@@ -541,3 +585,41 @@ def test_numbers_of_any_size_are_not_looked_at(place: Place) -> None:
     text = NS(b"x") + NS(b"ssh-connection") + NS(b"publickey") + b"\1" + NS(b"rsa-sha2-512") + NS(blob)
     ((message, _),) = place.says(client, MSG_USERAUTH_REQUEST, text + NS(NS(b"rsa-sha2-512") + NS(b"x" * 8000)))
     assert message == MSG_USERAUTH_FAILURE
+
+
+COMMANDS = st.binary(max_size=200) | st.lists(
+    st.sampled_from([*VERBS, "help", "--json", "alpha:3632", "'", '"', "\\", "9" * 5000, "0.5", "\n", "\x1b[2J", "#"]),
+    max_size=6,
+).map(lambda words: " ".join(words).encode())
+
+
+@given(COMMANDS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+def test_any_command(place: Place, said: bytes) -> None:
+    """It is done or refused, with a status that says which, and the session is over."""
+    one = place.client()
+    place.logs_in(one)
+    place.opens(one)
+    heard = place.asks(one, b"exec", NS(said))
+    statuses = [payload[-1] for message, payload in heard if message == messages.MSG_CHANNEL_REQUEST]
+    assert heard[0][0] == messages.MSG_CHANNEL_FAILURE or statuses in ([0], [1], [2])
+    one.transport.loseConnection()
+    place.pump()
+
+
+REQUESTS = st.sampled_from([b"exec", b"shell", b"pty-req", b"env", b"window-change", b"signal", b"subsystem", b"break"])
+
+
+@given(st.lists(st.tuples(REQUESTS, st.binary(max_size=60) | st.binary(max_size=20).map(NS)), max_size=4))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+def test_whatever_is_asked_of_a_session(place: Place, asked: list[tuple[bytes, bytes]]) -> None:
+    """Each is granted or refused, or ends the connection; none is a bug in the log."""
+    one = place.client()
+    place.logs_in(one)
+    place.opens(one)
+    for kind, data in asked:
+        if one.transport.disconnecting:
+            break
+        place.asks(one, kind, data)
+    one.transport.loseConnection()
+    place.pump()

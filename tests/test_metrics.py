@@ -152,7 +152,7 @@ async def test_labels_are_bounded_and_no_client_is_named(farm: Busy) -> None:
     names = {one.labels["host"] for family in after.values() for one in family.samples if "host" in one.labels}
     assert names == set(HOSTS)
     labels = {name for family in after.values() for one in family.samples for name in one.labels}
-    assert labels == {"host", "source", "state", "outcome", "le", "version", "python", "twisted"}
+    assert labels == {"host", "source", "state", "outcome", "le", "where", "bound", "version", "python", "twisted"}
 
 
 @pytest_twisted.ensureDeferred

@@ -279,3 +279,21 @@ def test_the_average_of_a_host_that_is_gone_is_forgotten(clock: Clock) -> None:
     slots.sample()
     leases.configure(Farm((spec("slow"), spec("fast"))))
     assert slots.average("fast") == 0, "it begins anew"
+
+
+def test_an_average_goes_on_in_the_next_process_as_if_it_had_been_sampled_meanwhile(clock: Clock) -> None:
+    leases = source(clock, "fast")
+    old, new = Slots(leases), Slots(leases)
+    assert old.kept_average("fast") is None
+    assert old.average("fast") == 0.0
+    ask(leases, Client())
+    for _ in range(12):
+        old.sample()
+    before = old.kept_average("fast")
+    assert before is not None
+    new.take_up("fast", before, 4 * SAMPLE)
+    for _ in range(4):
+        old.sample()
+    assert new.average("fast") == pytest.approx(old.average("fast"))
+    new.take_up("fast", before, -1.0)
+    assert new.average("fast") == before, "no time has passed, whatever the clocks say"

@@ -209,26 +209,50 @@ def test_slots_that_the_host_says_need_somebody_who_asks_for_them(tmp_path: Path
     assert [warning for warning in loaded.warnings if "auto" in warning.text]
 
 
+SAYS = "everybody can read this file, and {} in it: chmod o-r, or write file:/PATH in their place"
+
+
 @pytest.mark.parametrize(
-    ("mode", "snmp", "warned"),
+    ("mode", "snmp", "refused"),
     [
-        (0o644, "{community: hidden}", True),
-        (0o640, "{community: hidden}", False),
-        (0o644, "{community: public}", False),
-        (0o644, "{community: 'file:/etc/distbal/community'}", False),
-        (0o644, "true", False),
+        (0o644, "{community: hidden}", "snmp.community"),
+        (0o604, "{version: 3, user: me, auth_passphrase: hidden1234}", "snmp.auth_passphrase"),
+        (0o640, "{community: hidden}", ""),
+        (0o644, "{community: public}", ""),
+        (0o644, "{community: 'file:/etc/distbal/community'}", ""),
+        (0o644, "true", ""),
     ],
 )
-def test_secrets_in_a_file_that_everybody_can_read_are_doubtful(tmp_path: Path, mode: int, snmp: str, warned: bool) -> None:
+def test_secrets_in_a_file_that_everybody_can_read_are_refused(tmp_path: Path, mode: int, snmp: str, refused: str) -> None:
     pytest.importorskip("pysnmp")
     file = tmp_path / "hosts.yaml"
     file.touch(mode)
     file.chmod(mode)
-    loaded = load(tmp_path, f"hosts: [box/4]\nmonitors: {{snmp: {snmp}}}\n")
-    said = [warning.text for warning in loaded.warnings]
-    words = "everybody can read this file, and snmp.community in it: chmod o-r, or write file:/PATH in their place"
-    assert (words in said) is warned
-    assert not any("hidden" in text for text in said)
+    text = f"hosts: [box/4]\nmonitors:\n  snmp: {snmp}\n"
+    if not refused:
+        assert load(tmp_path, text).warnings == []
+        return
+    said = wrong(tmp_path, text)
+    assert said == [f":3: monitors.{refused}: {SAYS.format(refused)}"]
+    assert "hidden" not in said[0]
+
+
+def test_a_secret_of_one_host_is_refused_there_too(tmp_path: Path) -> None:
+    pytest.importorskip("pysnmp")
+    (tmp_path / "hosts.yaml").touch(0o644)
+    (tmp_path / "hosts.yaml").chmod(0o644)
+    said = wrong(tmp_path, HOSTS % ", monitors: {other: {kind: snmp, community: hidden}}")
+    assert said == [f": {SAYS.format('other.community')}"]
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o602])
+def test_a_file_that_everybody_may_write_is_refused(tmp_path: Path, mode: int) -> None:
+    """Whoever writes it can have programs run by the daemon (exec), and take every host away."""
+    (tmp_path / "hosts.yaml").touch(mode)
+    (tmp_path / "hosts.yaml").chmod(mode)
+    assert wrong(tmp_path, "hosts: [box/4]\n") == [
+        ": everybody may write this file, and so have distbal run any program: chmod o-w"
+    ]
 
 
 PLUGIN = """\

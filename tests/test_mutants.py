@@ -417,6 +417,103 @@ MUTANTS = (
         "        self._pages[page] = tuple(row)\n",
         "",
     ),
+    # -- another process that goes on
+    Mutant(
+        "the next process gives turns by arrival",
+        "takeup.py",
+        "turns={key: turn for key, turn in carried.turns.items() if key in keys},",
+        "turns={},",
+    ),
+    Mutant(
+        "a client that comes to the next process has the first turn",
+        "queues.py",
+        "        self._last_turn = max(turns.values(), default=0)\n",
+        "        pass\n",
+    ),
+    Mutant(
+        "leases that are taken up are not counted at their hosts",
+        "scheduler.py",
+        "            lease.host.leases += 1\n",
+        "",
+    ),
+    Mutant(
+        "a lease of a host that left the file is lent anew by its host",
+        "takeup.py",
+        "            removed.append(host)\n",
+        "            scheduler.farm\n",
+    ),
+    Mutant(
+        "the next process does not hear what was said of hosts",
+        "takeup.py",
+        "        host.health.take_up((verdict for verdict in note.verdicts if verdict.source not in anew), now)\n",
+        "",
+    ),
+    Mutant(
+        "what should have expired before the next process holds there",
+        "health.py",
+        "        self.expire(now)\n        self._sum_up()\n",
+        "        self._sum_up()\n",
+    ),
+    Mutant(
+        "what was said to an earlier process never expires",
+        "scheduler.py",
+        "        for host in self._hosts.values():\n            self._verdicts_changed(host)\n        self._counts",
+        "        self._counts",
+    ),
+    Mutant(
+        "the next process trusts a suspect host",
+        "takeup.py",
+        "        host.suspect = host.evidence.suspect\n",
+        "",
+    ),
+    Mutant(
+        "the next process begins with a short pause",
+        "evidence.py",
+        "self.pause = min(account.pause, LONGEST_PAUSE)",
+        "self.pause = 0.0",
+    ),
+    Mutant(
+        "old jobs tell the next process of a host that has failed since",
+        "evidence.py",
+        'self._failed = float("-inf") if account.failed is None else account.failed',
+        'self._failed = float("-inf")',
+    ),
+    Mutant(
+        "waiters are taken up in the order in which they are told",
+        "takeup.py",
+        "[known[number] for number in sorted(known)]",
+        "list(known.values())",
+    ),
+    Mutant(
+        "the next process begins with numbers that were given out",
+        "scheduler.py",
+        "max(next(self._ids), past.last_id + 1)",
+        "next(self._ids)",
+    ),
+    Mutant(
+        "waiters are as young as the next process",
+        "takeup.py",
+        "        asked = _past(one.asked, now)\n",
+        "        asked = now\n",
+    ),
+    Mutant(
+        "the next process does not see that a host has moved",
+        "takeup.py",
+        "        host.spec = note.spec\n",
+        "",
+    ),
+    Mutant(
+        "a host's leases before the next process are not counted",
+        "takeup.py",
+        "        host.granted = max(note.granted, ended + lent.get(name, 0))\n",
+        "        host.granted = lent.get(name, 0)\n",
+    ),
+    Mutant(
+        "waiting before the next process is no waiting",
+        "takeup.py",
+        "            waiters.append(ticket)\n",
+        "            scheduler.farm\n",
+    ),
 )
 
 
@@ -431,7 +528,7 @@ def run(directory: Path) -> tuple[int, str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     return done.returncode, done.stdout + done.stderr

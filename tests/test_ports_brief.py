@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 
 from distbal import wire
+from distbal.bounds import bounds
 from distbal.briefports import PATIENCE, READING_TIME
 from distbal.descriptors import CROWD
 from distbal.leases import LocalLeases
@@ -223,6 +224,7 @@ async def test_a_silent_peer_holds_up_nobody_and_is_cut_off(at: str) -> None:
         assert is_up(office, "fast")
         warnings = texts([event for event in events if event["log_level"] >= LogLevel.warn])
         assert warnings == ["127.0.0.1 said no whole line in 5 s on the update port: cut off"] * 2
+        assert bounds.hits["update-line"] == 2
 
 
 @pytest_twisted.ensureDeferred
@@ -349,6 +351,7 @@ async def test_a_crowd_has_an_end(kind: str) -> None:
             with capturedLogs() as events, Peer(office.where) as one_more:
                 assert await one_more.is_turned_away()
             assert texts(events) == [f"{CROWD} clients at once on the {kind} port: 127.0.0.1 is turned away"]
+            assert bounds.hits[kind] == 1
             crowd[0].close()
             await until(lambda: factory.crowd == CROWD - 1)
             with Peer(office.where) as next_one:

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from distbal.outcomes import Outcome
 from tests.peers import Peer, readable, until
 from tests.proxies import House, Server, heard, noise, read
+from tests.services import balancer, connect
 
 pytestmark = pytest.mark.usefixtures("descriptors_stay")
 
@@ -126,6 +127,7 @@ def tls_endpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     encoding = serialization.Encoding.PEM
     form = serialization.PrivateFormat.PKCS8
     file: Path = tmp_path_factory.mktemp("tls") / "both.pem"
+    file.touch(0o600)
     file.write_bytes(
         key.private_bytes(encoding, form, serialization.NoEncryption())
         + builder.sign(key, hashes.SHA256()).public_bytes(encoding)
@@ -154,6 +156,22 @@ async def test_a_session_over_tls_ends_as_soon_as_all_is_said(tls_endpoint: str,
                 peer.close()
                 await until(lambda: not house.sessions, "the end, without any deadline")
         assert house.outcomes() == [Outcome.ANSWERED]
+
+
+@over_tls
+@pytest.mark.parametrize("kind", ["balance", "status", "proxy", "web"])
+@pytest_twisted.ensureDeferred
+async def test_over_tls_a_stranger_is_hung_up_on_before_anything_is_agreed_on(
+    tmp_path: Path, tls_endpoint: str, kind: str
+) -> None:
+    places = {"balance": "null", "status": "null", "update": "null", kind: f"'{tls_endpoint}'"}
+    listen = ", ".join(f"{name}: {place}" for name, place in places.items())
+    allow = f"{'web' if kind == 'web' else 'clients'}: [10.0.0.0/8]"
+    async with balancer(tmp_path, f"hosts: [alpha/4]\nlisten: {{{listen}}}\nallow: {{{allow}}}\n") as one:
+        await until(lambda: bool(one.port(kind)), "a port")
+        client = await connect(one.port(kind))
+        await client.ends()
+        assert client.heard == b""
 
 
 @over_tls

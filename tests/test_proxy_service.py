@@ -119,8 +119,8 @@ async def test_where_bytes_cannot_be_spliced_sessions_run_over_twisted(tmp_path:
                 assert await heard(peer) == (b"done", True)
             with client(one, "balance") as peer:
                 assert await peer.line() == b"alpha\r\n"
-                assert one.service.serving._loop is not None
-                assert len(one.service.serving._loop._connections) == 1
+                assert one.service.serving.loop is not None
+                assert len(one.service.serving.loop._connections) == 1
             await one.await_leases(0)
 
 
@@ -129,7 +129,7 @@ async def test_pipes_that_are_kept_take_room_from_clients_once(tmp_path: Path) -
     with Server() as server:
         listen = f"balance: null, status: null, update: null, proxy: ['{ANY}', {{at: '{ANY}', half_close: pass}}]"
         async with balancer(tmp_path, f"hosts:\n{host(server)}listen: {{{listen}}}\n") as one:
-            hot_loop = one.service.serving._loop
+            hot_loop = one.service.serving.loop
             assert hot_loop is not None
             assert hot_loop.room - hot_loop.free() == 2 * KEPT
 

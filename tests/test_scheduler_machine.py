@@ -1,4 +1,5 @@
-"""The scheduler in any sequence of requests, departures, failures, verdicts, decisions, reloads and waiting, against a model.
+"""The scheduler in any sequence of requests, departures, failures, verdicts, decisions, reloads, waiting and new processes,
+against a model.
 
 After every step: leases do not exceed capacity at a grant, no waiter waits while a host is available to it, each grant is the
 one that policy and discipline ask for, counters add up, ``due`` is not late, and readers see what the model knows. In the end
@@ -7,6 +8,7 @@ everything that was lent comes back.
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 from collections.abc import Callable
@@ -17,15 +19,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from distbal.carried import CarriedTicket, host_note, read_host, read_totals, totals_note
 from distbal.health import Verdict
 from distbal.history import History, attempt
 from distbal.hosts import AdminState, Farm, HostSpec
 from distbal.outcomes import CONNECT_FAILURES, Outcome, Traffic
 from distbal.policies import POLICIES
 from distbal.queues import DISCIPLINES
+from distbal.remembered import history_note, read_history
 from distbal.requests import Lease, Request, Ticket
 from distbal.scheduler import Scheduler
 from distbal.standing import Standing, standing
+from distbal.takeup import Carried, take_up
 from tests.model import Model
 
 NAMES = ("alpha", "beta", "gamma", "delta", "epsilon")
@@ -73,6 +78,18 @@ retries = st.sampled_from(["never", "anywhere", "anywhere", "elsewhere"])
 def essence(one: Standing) -> Standing:
     """How many are lent of a free host, and by whose leave, is not kept."""
     return replace(one, leases=0, verdicts=()) if one.available else one
+
+
+def through_json(values: object) -> object:
+    return json.loads(json.dumps(values))
+
+
+def carried_ticket(ticket: Ticket) -> CarriedTicket:
+    """As the edges know it."""
+    lease = ticket.lease
+    if lease is None:
+        return CarriedTicket(ticket.id, ticket.request, ticket.asked)
+    return CarriedTicket(ticket.id, ticket.request, ticket.asked, lease.host_name, lease.granted)
 
 
 @st.composite
@@ -352,6 +369,53 @@ class SchedulerMachine(RuleBasedStateMachine):
     def change_order(self) -> None:
         farm = self.scheduler.farm
         self.configure(replace(farm, order="fifo" if farm.order == "fair" else "fair"))
+
+    @rule(hosts=st.none() | host_lists(), policy=policies, order=orders, wait=waits, seed=st.integers(0, 7), same=st.booleans())
+    def replace_the_process(
+        self, hosts: tuple[HostSpec, ...] | None, policy: str, order: str, wait: float | None, seed: int, *, same: bool
+    ) -> None:
+        """A new process goes on with everything that the old one had, and with the file of now, the same or another."""
+        farm = self.scheduler.farm
+        if not same:
+            farm = Farm(farm.hosts if hosts is None else hosts, policy, order, wait)
+        old = self.scheduler
+        history = History(REMEMBERED)
+        history.take_up(read_history(through_json(history_note(old.history))))
+        self.history = history
+        # a clock sees to it that numbers grow, and those that are carried do, should it be slow
+        known = self.model.last_id in self.waiters.keys() | self.leases.keys()
+        first_id = FIRST_ID if known else self.model.last_id + 1
+        self.scheduler = Scheduler(farm, first_id=first_id, draw=random.Random(seed), history=history)
+        for name, host in old.hosts.items():
+            # decisions are kept elsewhere, and told before
+            if name in self.in_file():
+                self.scheduler.set_admin(name, host.admin, self.now, host.decided)
+        tickets = [*self.waiters.values(), *(lease.ticket for lease in self.leases.values())]
+        random.Random(seed).shuffle(tickets)
+        taken = take_up(
+            self.scheduler,
+            Carried(
+                [(carried_ticket(ticket), ticket.holder) for ticket in tickets],
+                [read_host(through_json(host_note(host))) for host in old.hosts.values()],
+                read_totals(through_json(totals_note(old))),
+                {key: turn for key in CLIENTS if (turn := old.turn(key)) is not None},
+            ),
+            self.now,
+        )
+        assert taken.left_out == []
+        for ticket in tickets:
+            mine = taken.tickets.pop(ticket.id)
+            assert (mine.request, mine.asked, mine.holder) == (ticket.request, ticket.asked, ticket.holder)
+            if ticket.lease is None:
+                self.waiters[mine.id] = mine
+            else:
+                assert mine.lease is not None
+                self.leases[mine.id] = mine.lease
+        assert taken.tickets == {}
+        if farm.order == old.farm.order and not taken.grants:
+            assert self.scheduler.turns() == old.turns()
+        self.model.replaced(farm, taken.grants, self.now)
+        self.take(taken.grants)
 
     def configure(self, farm: Farm) -> None:
         grants = self.scheduler.configure(farm, self.now)

@@ -42,7 +42,7 @@ def log() -> Iterator[Lines]:
 
 
 def test_options() -> None:
-    options = Options()  # type: ignore[no-untyped-call]
+    options = Options()
     options.parseOptions([])  # type: ignore[no-untyped-call]
     assert (options["config"], options["verbose"]) == (DEFAULT_PATH, 0)
     options.parseOptions(["--config", "x.yaml", "--verbose"])  # type: ignore[no-untyped-call]

@@ -15,6 +15,7 @@ from distbal import tables
 from distbal.columns import width_of
 from distbal.report import STATES
 from distbal.verbs import VERBS
+from distbal.why import ASKED_BEFORE, LENT_BEFORE
 from tests.reports import NOW, client, host, monitor, status, texts
 
 COLOUR = re.compile(r"\x1b\[\d+m")
@@ -95,6 +96,7 @@ def test_status_and_queue() -> None:
         "3 hosts (1 out): 5 of 12 slots (of 16) lent; 2 wait, the longest for 3m12s",
         "since the start: 10 asked, 8 granted, 3 ended, 0 withdrawn, 0 refused",
         "listens: balance 0.0.0.0:5656 [::]:5656, admin unix:/run/distbal/admin.sock",
+        "event loop: late by 3 ms at most in the last 10 s, 12 ms in the last minute; room for 900 more clients",
         "",
         "NUMBER  CLIENT         POOL     WAITS",
         "    21  10.0.0.9:4800  default  3m12s",
@@ -110,10 +112,31 @@ def test_status_and_queue() -> None:
     assert len(render("queue", {"waiters": crowd})) == 41
 
 
+@pytest.mark.parametrize(
+    ("image", "lines"),
+    [
+        ({}, []),
+        (
+            {"began": "upgrade", "before": "1.1", "taken_up": {"leases": 1000, "waiters": 1, "sessions": 0}},
+            ["upgraded from 1.1 2m00s ago: 1000 leases, 1 waiter taken up"],
+        ),
+        (
+            {"began": "recovery", "taken_up": {"leases": 2, "left": 3, "lost": 1}},
+            ["after a crash 2m00s ago: 2 leases taken up; 3 clients had left meanwhile; 1 connection that had just come lost"],
+        ),
+        ({"trouble": "x.yaml:1: no\nx.yaml:2: \x1b[31m"}, ["not upgraded: x.yaml:1: no; x.yaml:2: ?[31m"]),
+    ],
+)
+def test_how_the_code_that_runs_came_to_run(image: dict[str, Any], lines: list[str]) -> None:
+    report = status()
+    report["image"] = {**report["image"], "at": NOW - 120, **image}  # type: ignore[typeddict-item]
+    assert render("status", report)[4:-1] == lines
+
+
 def test_the_whole_farm() -> None:
     text = tables.whole(status(out=0, hosts=1, slots=12), [host("box")])
     assert text.splitlines()[1:2] == ["1 host: 5 of 12 slots lent; nobody waits"]
-    assert text.splitlines()[4:] == [
+    assert text.splitlines()[5:] == [
         "",
         "HOST  STATE  SLOTS                WEIGHT  JOBS  WHY",
         "box   ready    0/4  [..........]    1.00     0",
@@ -251,6 +274,23 @@ def test_why_a_job_went_where_it_went() -> None:
         "    box33  was full: 8 of 8 slots lent",
         "    box4   serves other pools (default)",
     ]
+
+
+def test_why_of_a_job_that_was_there_before_distbal_was_started_anew() -> None:
+    lent = attempt("box", not_known=LENT_BEFORE)
+    waited = attempt("box", not_known=ASKED_BEFORE, passed_over=[passed(1, "full", "was full: 8 of 8 slots lent")])
+    at_once = attempt("box", waited=0.0, not_known=LENT_BEFORE)
+    told = render("why", why(lent, waited, at_once))
+    assert told[3:6] == ["  waited 3.0s", "  ran for 7.0s, and ended: closed", f"  {LENT_BEFORE}"]
+    assert told[8:14] == [
+        "  waited 3.0s",
+        "  ran for 7.0s, and ended: closed",
+        f"  {ASKED_BEFORE}",
+        "  passed over: 1 host that stands before it",
+        "    HOST  WHY",
+        "    box1  was full: 8 of 8 slots lent",
+    ]
+    assert told[16:] == ["  did not have to wait", "  ran for 7.0s, and ended: closed", f"  {LENT_BEFORE}"]
 
 
 def test_why_of_five_hundred_hosts_is_told_by_what_they_have_in_common() -> None:

@@ -46,7 +46,7 @@ def model() -> Model:
 def test_a_wide_screen(model: Model) -> None:
     assert screen(model, View(), 100, 23) == [
         "distbal 1.2, up 4h33m: fastest-first, fair queue                                            " + clock(),
-        "3 hosts (1 out), 5 of 12 slots lent, 2 wait, longest 3m12s, 3.0 jobs/s",
+        "3 hosts (1 out), 5 of 12 slots lent, 2 wait, longest 3m12s, 3.0 jobs/s, lag 3 ms",
         "lent                                                                                          ▄▄▄ 12",
         "wait                                                                                           ▅█ 2",
         "A 10.0.0.9 3+1  B local 1  C 10.0.0.12 1+1",

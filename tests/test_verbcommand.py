@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from distbal import upgraded
 from distbal.adminclient import NotPermittedError
 from distbal.cli import main
 from distbal.errors import DistbalError
@@ -164,14 +166,85 @@ def test_an_answer_of_another_version(tmp_path: Path, capsys: Said) -> None:
         assert text in capsys.readouterr().err
 
 
+# -- an upgrade ---------------------------------------------------------------------------------------------------------------
+
+
+def test_no_upgrade(capsys: Said) -> None:
+    assert main(["upgrade"]) == 1
+    assert capsys.readouterr() == ("", "distbal: not upgraded: its file is gone\n")
+
+
+def images(path: Path, *answers: bytes) -> threading.Thread:
+    """A daemon that answers one request on each connection; to an empty answer, the connection is cut, as an exec does."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def serve() -> None:
+        with listener:
+            for answer in answers:
+                with listener.accept()[0] as connection:
+                    connection.recv(1000)
+                    if answer:
+                        connection.sendall(answer + b"\n")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return thread
+
+
+def image(at: float, version: str = "0.6.0", trouble: str = "") -> dict[str, object]:
+    counts = {"leases": 1000, "waiters": 1, "sessions": 200}
+    return {"version": version, "pid": 5, "began": "upgrade", "at": at, "before": "", "taken_up": counts, "trouble": trouble}
+
+
+def answer_of(**fields: object) -> bytes:
+    return json.dumps({"ok": True, "answer": fields}).encode()
+
+
+YES = answer_of(
+    text="distbal 0.5.0 goes on as 0.6.0: the new code said yes", before="0.5.0", after="0.6.0", image=image(1.5, "0.5.0")
+)
+
+
+def test_an_upgrade_is_waited_for(tmp_path: Path, capsys: Said) -> None:
+    old, new = answer_of(version=1, image=image(1.5, "0.5.0")), answer_of(version=1, image=image(2.5))
+    thread = images(tmp_path / "s", YES, old, b"", new)
+    assert main(["upgrade", "--socket", str(tmp_path / "s")]) == 0
+    thread.join()
+    out, err = capsys.readouterr()
+    assert re.fullmatch(
+        r"distbal 0\.5\.0 goes on as 0\.6\.0 after \d+\.\d\d s: 1000 leases, 1 waiter, 200 sessions taken up\n", out
+    )
+    assert err == ""
+    thread = images(tmp_path / "json", YES, new)
+    assert main(["upgrade", "--json", "--socket", str(tmp_path / "json")]) == 0
+    thread.join()
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["before"], answer["after"], answer["image"]["at"]) == ("0.5.0", "0.6.0", 2.5)
+    assert answer["seconds"] >= 0
+
+
+def test_an_upgrade_that_comes_to_nothing_after_all(tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = answer_of(version=1, image=image(1.5, "0.5.0", "the new code could not be started: no"))
+    thread = images(tmp_path / "s", YES, failed)
+    assert main(["upgrade", "--socket", str(tmp_path / "s")]) == 1
+    thread.join()
+    assert capsys.readouterr().err == "distbal: not upgraded: the new code could not be started: no\n"
+    with pytest.raises(DistbalError, match=r"the new code has not answered for 0\.2 s: nobody listens on "):
+        # whoever listened is gone
+        upgraded.wait(str(tmp_path / "s"), json.loads(YES)["answer"], 0.2)
+
+
 # -- status -------------------------------------------------------------------------------------------------------------------
 
 
 def test_status_over_the_admin_socket(capsys: Said) -> None:
     lines = said(capsys, "status").splitlines()
     assert lines[1].startswith("3 hosts: 5 of 8 slots lent; nobody waits")
-    assert lines[5].split()[:3] == ["HOST", "STATE", "SLOTS"]
-    assert [line.split()[0] for line in lines[6:9]] == ["snookles:3632", "newbb:3632", "[fd00::7]:3632"]
+    heads = lines.index("") + 1
+    assert lines[heads].split()[:3] == ["HOST", "STATE", "SLOTS"]
+    assert [line.split()[0] for line in lines[heads + 1 : heads + 4]] == ["snookles:3632", "newbb:3632", "[fd00::7]:3632"]
     answer = json.loads(said(capsys, "status", "--json"))
     assert (answer["version"], answer["totals"]["used"], len(answer["hosts"])) == (1, 5, 3)
     assert answer["hosts"][0]["clients"][0]["address"] == "10.0.0.9"

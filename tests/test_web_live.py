@@ -11,6 +11,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.task import Clock
 
+from distbal.bounds import bounds
 from distbal.outcomes import Outcome
 from distbal.web import live
 from distbal.web.live import GZIP_HEADER, HEARTBEAT, MOST_LISTENERS, SHARE, STUCK, event
@@ -175,6 +176,7 @@ def test_too_many_readers_are_told_so(website: Website) -> None:
     answer = website.get("/events", Accept_Encoding="gzip")
     assert answer.status == 503
     assert answer.headers["retry-after"] == "60"
+    assert bounds.hits["web-streams"] == 1
     assert answer.text == "100 browsers follow this page already; read it without that.\n"
     readers[7].leave()
     assert website.listen().answer.status == 200
@@ -237,6 +239,7 @@ def test_who_takes_nothing_for_a_minute_is_let_go(website: Website) -> None:
     assert stuck.transport.gone
     assert not reader.transport.gone
     assert website.feed.listeners == 1
+    assert bounds.hits["web-slow"] == 1
 
 
 def full_at_once(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
@@ -315,7 +318,7 @@ def test_at_the_end_every_stream_is_closed(shown: Shown) -> None:
     website.feed.start()
     assert website.listen().answer.status == 200
     website.feed.stop()
-    assert not calls(website, "LoopingCall", "piece")
+    assert not calls(website, "Periodic", "piece")
 
 
 def test_the_end_comes_while_a_frame_is_made(shown: Shown) -> None:
@@ -326,7 +329,7 @@ def test_the_end_comes_while_a_frame_is_made(shown: Shown) -> None:
     website.feed._turn()
     assert calls(website, "piece")
     website.feed.stop()
-    assert not calls(website, "LoopingCall", "piece")
+    assert not calls(website, "Periodic", "piece")
     website.clock.advance(5)
     assert reader.transport.gone
     assert reader.answer.frames == []

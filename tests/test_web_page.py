@@ -9,14 +9,18 @@ from dataclasses import replace
 import pytest
 
 from distbal.activity import Activity
+from distbal.carried import CarriedTicket
 from distbal.errors import MonitorTrouble
 from distbal.interfaces import Fact, Reading
 from distbal.outcomes import Outcome
 from distbal.report import STATES
+from distbal.requests import Request
+from distbal.takeup import Carried
 from distbal.web import words
 from distbal.web.chart import HEIGHT, WIDTH, chart, nice
 from distbal.web.hostrows import MOST_SLOTS, ROOMY
 from distbal.web.overview import ICONS, MOST_WAITERS, TINTS, tint
+from distbal.why import LENT_BEFORE
 from tests.showcase import Shown, farm
 from tests.sites import Outline, Website
 from tests.support import LoggedErrors
@@ -127,6 +131,20 @@ def test_of_many_hosts_passed_over_the_first_are_named() -> None:
     text = read(Website(shown).get().text)
     assert "20 passed over" in text
     assert "full11 was full: 1 of 1 slots lent and 8 more" in text
+    shown.stop()
+
+
+def test_a_job_that_was_there_before_distbal_was_started_anew() -> None:
+    shown = Shown(farm("box/1", "slow/1"))
+    request = Request("10.0.0.9", 4711, "10.0.0.9")
+    lent = CarriedTicket(5, request, shown.clock.seconds() - 9, "slow", shown.clock.seconds() - 7)
+    ticket = shown.leases.take_up(Carried([(lent, None)])).tickets[5]
+    assert ticket.lease is not None
+    shown.leases.release(ticket.lease, Outcome.CLOSED)
+    text = read(Website(shown).get().text)
+    assert "not known" in text
+    assert re.search(rf"It waited 2[.0]* s\. {LENT_BEFORE.capitalize()}\.", text)
+    assert "first in rank" not in text
     shown.stop()
 
 

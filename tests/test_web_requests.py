@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.web.server import Request
 
+from distbal.bounds import bounds
 from distbal.briefports import REST
+from distbal.bugs import bugs
 from distbal.web.making import SPELL, Pieces
 from distbal.web.resources import Made, ProblemError
 from distbal.web.site import BODY
@@ -34,6 +36,30 @@ def test_requests_all_at_once_get_one_answer() -> None:
     room.leaves(channel)
 
 
+@pytest.mark.parametrize(
+    "said", [b"GET /" + b"x" * 40_000, GET[:-2] + b"A: " + b"x" * 17_000 + b"\r\n", GET[:-2] + b"a: b\r\n" * 600]
+)
+@pytest.mark.parametrize("size", [1000, 10**6])
+def test_a_request_that_is_too_long_is_cut_off_and_counted(said: bytes, size: int) -> None:
+    room = Room()
+    channel, wire = room.client()
+    for begin in range(0, len(said), size):
+        channel.dataReceived(said[begin : begin + size])
+    assert wire.disconnecting
+    assert bounds.hits["web-request"] == 1
+    room.leaves(channel)
+    assert room.clock.getDelayedCalls() == []
+
+
+def test_rubbish_that_is_short_hits_no_bound() -> None:
+    room = Room()
+    channel, wire = room.client()
+    channel.dataReceived(b"nonsense\r\n\r\n")
+    assert wire.disconnecting
+    assert bounds.hits["web-request"] == 0
+    room.leaves(channel)
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_is_read_past_and_one_too_long_is_not(chunked: bool) -> None:
     room = Room()
@@ -50,6 +76,7 @@ def test_a_body_is_read_past_and_one_too_long_is_not(chunked: bool) -> None:
             channel.dataReceived(b"0\r\n\r\n")
         assert wire.value().startswith(b"HTTP/1.1 " + status)
         assert sent <= BODY + 16384
+        assert bounds.hits["web-request"] == (length > BODY) + (length > BODY + 1)
         assert wire.disconnecting
         room.leaves(channel)
     assert room.clock.getDelayedCalls() == []
@@ -188,7 +215,9 @@ def test_an_answer_that_takes_several_spells(error: Exception | None, status: in
         room.leaves(channel)
     assert clients[0][1].value() == b""
     assert slow.begun == 1
-    assert len(logged_errors.flush()) == (2 if status == 500 else 0)
+    # of two who are told the same bug, the log has one, and the other is counted
+    assert len(logged_errors.flush()) == (1 if status == 500 else 0)
+    assert bugs.counts["page"] == (2 if status == 500 else 0)
     assert room.clock.getDelayedCalls() == []
 
 

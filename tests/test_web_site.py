@@ -12,6 +12,7 @@ import pytest_twisted
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.web.server import NOT_DONE_YET
 
+from distbal.bounds import bounds
 from distbal.briefports import READING_TIME
 from distbal.web.site import HEADERS, PARTING, PATIENCE
 from tests.services import Lines, until
@@ -89,6 +90,7 @@ def test_so_many_at_once_and_no_more() -> None:
             assert room.comes() is None
     assert "2 connections at once on the web port: 127.0.0.1 is turned away" in lines
     assert len(lines.all) <= 10
+    assert bounds.hits["web"] == 100
     room.leaves(first)
     third = room.client()[0]
     room.leaves(second)

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from distbal.carried import CarriedTicket
 from distbal.history import attempt
 from distbal.hosts import AdminState, Farm
 from distbal.outcomes import Outcome, Traffic
-from distbal.requests import Ticket
-from distbal.standing import MOST
-from distbal.why import REASONS
+from distbal.requests import Request, Ticket
+from distbal.standing import MOST, UNKNOWN
+from distbal.takeup import Carried, take_up
+from distbal.why import ASKED_BEFORE, LENT_BEFORE, REASONS
 from tests.farms import NOW, ask, granted, host_of, says, scheduler, spec
+
+REQUEST = Request("10.0.0.9", 4711, "10.0.0.9")
 
 
 def passed(ticket: Ticket) -> list[tuple[str, str, str]]:
@@ -181,3 +185,19 @@ def test_what_was_said_while_a_host_was_free_is_kept_when_it_is_full_again() -> 
     ask(farm)
     far, _ = farm.moment.standings
     assert [(verdict.source, verdict.reason) for verdict in far.verdicts] == [("tcp", "is idle")]
+
+
+def test_what_is_not_known_is_said() -> None:
+    """Of a job that was there before distbal was started anew nothing is made up; one that waited tells of its grant."""
+    farm = scheduler(spec("fast", 1, 0), spec("slow", 1, 1))
+    before = [CarriedTicket(1, REQUEST, NOW - 9, "slow", NOW - 9), CarriedTicket(2, REQUEST, NOW - 8, "fast", NOW - 7)]
+    waits = CarriedTicket(3, REQUEST, NOW - 5)
+    tickets = take_up(farm, Carried([(one, None) for one in (*before, waits)]), NOW).tickets
+    at_once, later = attempt(granted(tickets[1])), attempt(granted(tickets[2]))
+    assert (at_once.not_known, at_once.waited, later.waited) == (LENT_BEFORE, None, UNKNOWN)
+    assert at_once.passed_over == later.passed_over == ()
+    assert later.waited_for == {}
+    farm.release(granted(tickets[1]), Outcome.CLOSED, NOW)
+    assert passed(tickets[3]) == [("fast", "full", "was full: 1 of 1 slots lent")]
+    assert (attempt(granted(tickets[3])).not_known, attempt(granted(tickets[3])).waited_for) == (ASKED_BEFORE, {})
+    assert attempt(granted(ask(scheduler(spec("fast", 1))))).not_known == ""

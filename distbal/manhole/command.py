@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from distbal import tables, verbs
 from distbal.admin import Admin
+from distbal.bugs import bugs
 from distbal.logs import Logger
 from distbal.manhole.session import Session
 from distbal.spells import is_long
@@ -95,7 +96,7 @@ class Command:
         if isinstance(failure.value, VerbError):
             self._fail(failure.getErrorMessage(), CANNOT)
         else:
-            self.log.failure("a bug: {call} could not be done", failure, call=str(call))
+            bugs.met("command", self.log, "a bug: {call} could not be done", failure, call=str(call))
             self._fail(f"{call.verb.name} met a bug of distbal's, which is in its log", CANNOT)
 
     def _fail(self, sentence: str, status: int) -> None:

@@ -96,6 +96,7 @@ class ManholeFactory(SSHFactory):
         self._grace: Deadlines[Transport] = Deadlines(reactor, GRACE, self._too_slow)
         self._leave: Deadlines[Transport] = Deadlines(reactor, LEAVE, Transport.abort)
         self._closed: Deferred[None] | None = None
+        self._seen_off: Deferred[None] | None = None
 
     def configure(self, settings: Settings) -> None:
         """Go by these from now on, for whoever comes next.
@@ -122,12 +123,21 @@ class ManholeFactory(SSHFactory):
         self._look_whether_closed()
         return succeed(None) if self._closed.called else self._closed
 
+    def see_off(self, why: bytes) -> Deferred[None]:
+        """End the connections that there are, saying why; fires when they have ended, in 5 s at the latest. More may come."""
+        seen_off: Deferred[None] = Deferred()
+        self._seen_off = seen_off
+        for one in self.connections:
+            one.take_leave(why)
+        self._look_whether_closed()
+        return seen_off
+
     # -- what connections say
 
     def begun(self, one: Transport) -> None:
         """One has come. If there are too many that have not logged in, the oldest of them goes: it is no honest client."""
         if len(self._strangers) >= MOST_STRANGERS:
-            next(iter(self._strangers)).cut("makes room for others: it has not logged in")
+            next(iter(self._strangers)).cut("makes room for others: it has not logged in", bound="manhole")
         self._strangers[one] = None
         self._grace.add(one)
 
@@ -188,5 +198,8 @@ class ManholeFactory(SSHFactory):
         self._grace.discard(one)
 
     def _look_whether_closed(self) -> None:
+        if self._seen_off is not None and not self.connections:
+            seen_off, self._seen_off = self._seen_off, None
+            seen_off.callback(None)
         if self._closed is not None and not self.connections and not self._closed.called:
             self._closed.callback(None)

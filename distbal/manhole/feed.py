@@ -59,6 +59,10 @@ class Feed:
 
     def _work(self) -> None:
         self._turn = None
+        with self._session.alone():
+            self._take_one()
+
+    def _take_one(self) -> None:
         if self._session.is_behind:
             self._session.hold(bool(self._data))
             return

@@ -5,7 +5,8 @@ from __future__ import annotations
 # half of Conch has no types
 # mypy: disallow-untyped-calls=false
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from twisted.conch.ssh.connection import (
     SSHConnection,
 )
 
+from distbal.bugs import bugs
 from distbal.logs import Logger
 from distbal.manhole.transport import MOST_UNREAD, Transport, number
 from distbal.monitors.sshtalk import SILENT
@@ -90,6 +92,8 @@ class Connection(SSHConnection):
     def getChannel(self, channelType: bytes, windowSize: int, maxPacket: int, data: bytes) -> Session:
         if channelType != b"session":
             raise ConchError("there are sessions here, and nothing is forwarded", OPEN_ADMINISTRATIVELY_PROHIBITED)
+        if len(self.channels) >= MOST_SESSIONS:
+            self.transport.complain("has {most} sessions already", bound="manhole-session", most=MOST_SESSIONS)
         if len(self.channels) >= MOST_SESSIONS or maxPacket < LEAST_PACKET:
             raise ConchError(f"one connection has {MOST_SESSIONS} sessions at the most", OPEN_RESOURCE_SHORTAGE)
         return Session(remoteWindow=windowSize, remoteMaxPacket=min(maxPacket, 32_768), conn=self)
@@ -185,7 +189,8 @@ class Session(SSHChannel):
         if kind == b"window-change" and self.pty is not None:
             self.pty.width = _width(number(data))
             if self._program is not None:
-                self._program.resized()
+                with self.alone():
+                    self._program.resized()
             return True
         if kind == b"shell":
             return self._start(None)
@@ -209,7 +214,8 @@ class Session(SSHChannel):
         forced = None if entry is None else entry.command
 
         def start() -> None:
-            self._program = self.conn.start(self, command if forced is None else forced)
+            with self.alone():
+                self._program = self.conn.start(self, command if forced is None else forced)
 
         return start
 
@@ -218,10 +224,20 @@ class Session(SSHChannel):
             return
         # one answer, however long, is what it asked for: it has not had the time to read it
         if len(self.buf) + sum(len(waiting) for _, waiting in self.extBuf) > MOST_UNREAD:
-            self.transport.cut("does not read what it asked for")
+            self.transport.cut("does not read what it asked for", bound="manhole-unread")
             return
         data = text.encode("utf-8", "backslashreplace")
         write(data.replace(b"\n", b"\r\n") if self.pty is not None else data)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """What the block raises is a bug of ours: it ends this session, and neither its connection nor another one."""
+        try:
+            yield
+        except Exception:  # noqa: BLE001 (whatever it is; to Conch it would be the client's fault)
+            bugs.met("command", self.log, "the session of {who} met a bug; it is ended", who=str(self.transport.who))
+            self.say_error("distbal met a bug, which is in its log: this session ends\n")
+            self.end(1)
 
     # -- what Conch calls
 
@@ -230,18 +246,21 @@ class Session(SSHChannel):
 
     def startWriting(self) -> None:
         if self._program is not None and self.is_open:
-            self._program.go_on()
+            with self.alone():
+                self._program.go_on()
 
     def dataReceived(self, data: bytes) -> None:
         if self._program is not None and self.is_open:
-            self._program.received(data)
+            with self.alone():
+                self._program.received(data)
 
     def extReceived(self, dataType: int, data: bytes) -> None:
         """Nothing is sent there."""
 
     def eofReceived(self) -> None:
         if self._program is not None and self.is_open:
-            self._program.no_more()
+            with self.alone():
+                self._program.no_more()
 
     def closeReceived(self) -> None:
         # what it has not read by now, it never will
@@ -251,7 +270,8 @@ class Session(SSHChannel):
     def closed(self) -> None:
         program, self._program = self._program, None
         if program is not None:
-            program.gone()
+            with self.alone():
+                program.gone()
 
 
 def _width(columns: int) -> int:

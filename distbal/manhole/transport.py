@@ -96,17 +96,17 @@ class Transport(SSHServerTransport):
             raise ValueError("nobody is logged in")
         return Who(self.entry.name, self.where)
 
-    def cut(self, form: str, **fields: object) -> None:
+    def cut(self, form: str, *, bound: str = "", **fields: object) -> None:
         """End it at once, and say why in the log: the client, and then these words."""
         if not self.over:
-            self.complain(form, **fields)
+            self.complain(form, bound=bound, **fields)
             self.factory.closing(self)
             self.abort()
 
-    def complain(self, form: str, **fields: object) -> None:
+    def complain(self, form: str, *, bound: str = "", **fields: object) -> None:
         """Say in the log what is wrong with it: the client, and then these words."""
         self._told = True
-        self.factory.complain("manhole: {where} " + form, where=self.where, **fields)
+        self.factory.complain("manhole: {where} " + form, bound=bound, where=self.where, **fields)
 
     def abort(self) -> None:
         """End it at once."""
@@ -144,7 +144,7 @@ class Transport(SSHServerTransport):
             return
         self._heard += len(data)
         if self.entry is None and self._heard > MOST_HEARD:
-            self.cut("sent more than {most} bytes without logging in", most=MOST_HEARD)
+            self.cut("sent more than {most} bytes without logging in", bound="manhole-unread", most=MOST_HEARD)
         elif not self.gotVersion and not (self.buf + data).startswith(b"SSH-"[: len(self.buf + data)]):
             self.cut("does not speak SSH: {said!r}", said=legible(self.buf + data, 30))
         else:
@@ -162,7 +162,7 @@ class Transport(SSHServerTransport):
         if self._full:
             self._unread += len(payload)
             if self._unread > MOST_BEHIND:
-                self.cut("does not read what it asked for")
+                self.cut("does not read what it asked for", bound="manhole-unread")
 
     def pauseProducing(self) -> None:
         """The client does not keep up."""
@@ -196,7 +196,8 @@ class Transport(SSHServerTransport):
         if self.over:
             return
         text = desc.encode() if isinstance(desc, str) else desc
-        self.complain("is sent away: {why}", why=legible(text, 100))
+        bound = "manhole" if reason == DISCONNECT_TOO_MANY_CONNECTIONS else ""
+        self.complain("is sent away: {why}", bound=bound, why=legible(text, 100))
         super().sendDisconnect(reason, text)
         self._close()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,13 +56,27 @@ class Program:
     """A running program; made, it runs.
 
     :param words: the program and its arguments. The program is an absolute path, or a name that is found in :data:`PATH`.
+    :param directory: where it runs; ``variables``: its whole environment, None for the usual one.
+    :param descriptors: what it has beside its inputs and outputs, under the same numbers.
+    :param most: bytes kept of its output.
+    :param last: bytes kept of its error output, the last ones, in place of the first :data:`MOST_ERRORS`; 0 for those.
     :raises OSError: it cannot be run.
     :ivar outcome: fires with :class:`Ended`, once the program itself has ended: what it left running does not count, and is
         killed. Cancelled, the Deferred fails at once, and all of it is killed.
     :ivar gone: no process of it is left.
     """
 
-    def __init__(self, reactor: Any, words: Sequence[str]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        words: Sequence[str],
+        *,
+        directory: str = "/",
+        variables: Mapping[str, str] | None = None,
+        descriptors: Sequence[int] = (),
+        most: int = MOST_OUTPUT,
+        last: int = 0,
+    ) -> None:
         self._reactor = reactor
         self.gone = False
         self._who_waits: list[Deferred[None]] = []
@@ -72,13 +86,14 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            cwd="/",
+            cwd=directory,
             # a program says the same under every daemon, in the language that its readers expect
-            env={"PATH": PATH, "LC_ALL": "C", "HOME": os.environ.get("HOME", "/")},
+            env={"PATH": PATH, "LC_ALL": "C", "HOME": os.environ.get("HOME", "/")} if variables is None else variables,
+            pass_fds=descriptors,
             start_new_session=True,
         )
-        self._output = _Output(reactor, cast("IO[bytes]", self._process.stdout), MOST_OUTPUT)
-        self._errors = _Output(reactor, cast("IO[bytes]", self._process.stderr), MOST_ERRORS)
+        self._output = _Output(reactor, cast("IO[bytes]", self._process.stdout), most)
+        self._errors = _Output(reactor, cast("IO[bytes]", self._process.stderr), last or MOST_ERRORS, last=bool(last))
         try:
             self._end = _End(reactor, self._process.pid, self._ended, self._kill)
         except OSError:
@@ -147,11 +162,14 @@ def _session_of(process: Path) -> int | None:
 class _Output:
     """One output of a program: its beginning is kept, the rest is read and dropped, so that the program is not held up.
 
-    :ivar kept: the beginning.
+    :param last: its end is kept in place of its beginning.
+
+    :ivar kept: that.
     """
 
-    def __init__(self, reactor: Any, pipe: IO[bytes], most: int) -> None:
+    def __init__(self, reactor: Any, pipe: IO[bytes], most: int, *, last: bool = False) -> None:
         self.kept = bytearray()
+        self._last = last
         self._reactor = reactor
         self._pipe = pipe
         self._most = most
@@ -183,7 +201,11 @@ class _Output:
         """Read some; False at the end."""
         data = self._pipe.read(_CHUNK)
         if data:
-            self.kept += data[: self._most - len(self.kept)]
+            if self._last:
+                self.kept += data
+                del self.kept[: -self._most]
+            else:
+                self.kept += data[: self._most - len(self.kept)]
         return data != b""
 
 

@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
+from distbal.bugs import bugs
 from distbal.complaints import Complaints
 from distbal.deadlines import Deadlines
 from distbal.interfaces import Reading
@@ -32,6 +33,7 @@ from distbal.monitors.kit import Surroundings
 from distbal.monitors.stops import Stops
 from distbal.monitors.turns import Turns
 from distbal.monitors.watch import Assignment, Watch, WatchState
+from distbal.periodic import Periodic
 from distbal.ranking import Ranking
 
 #: how far a check may be from its place in the interval, as a share of that
@@ -74,7 +76,7 @@ class Rounds:
         self._timer_due = 0.0
         #: while those that are due are begun: what is planned meanwhile needs no timer
         self._looking = False
-        self._sampler: IDelayedCall | None = None
+        self._sampler = Periodic(self._clock, SAMPLE, surroundings.slots.sample, "to sample the slots that are lent")
         self._turns = Turns(self._begin)
         #: by timeout
         self._timeouts: dict[float, Deadlines[Watch]] = {}
@@ -108,21 +110,30 @@ class Rounds:
                 if known is not None and _same(known.assignment, assignment) and self._leases.heard(*key):
                     watch.judge.opinion = known.judge.opinion
                     self._tell(watch, watch.judge.opinion)
+                elif known is None and (verdict := self._leases.verdict(*key)) is not None:
+                    # an earlier process heard that
+                    watch.judge.opinion = Opinion(verdict.up, verdict.weight, verdict.reason)
                 known = watch
             self._watches[key] = known
         self._set_timer()
-        if self._watches and self._sampler is None:
-            self._sampler = self._clock.callLater(SAMPLE, self._sample)
+        if self._watches:
+            self._sampler.start()
+
+    def suspend(self) -> Deferred[Any]:
+        """Ask nobody until :meth:`configure` is called; what was said holds. Fires when no check runs on."""
+        watches, self._watches = list(self._watches.values()), {}
+        self._retire(watches)
+        return self._stops.all_over()
 
     def stop(self) -> Deferred[Any]:
         """The end: no check runs on, and every monitor has been stopped when this fires, or has had its time."""
         self._stopped = True
         watches, self._watches = list(self._watches.values()), {}
         self._retire(watches)
-        for call in (self._timer, self._sampler):
-            if call is not None:
-                call.cancel()
-        self._timer = self._sampler = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._sampler.stop()
         for deadlines in self._timeouts.values():
             deadlines.stop()
         return self._stops.all_over().addCallback(self._end)
@@ -185,15 +196,20 @@ class Rounds:
                     self._timer = self._clock.callLater(0, self._look)
                     break
                 self._due.discard(watch)
-                self._turns.ask(watch)
+                self._ask(watch)
                 begun += 1
         finally:
             self._looking = False
             self._set_timer()
 
-    def _sample(self) -> None:
-        self._sampler = self._clock.callLater(SAMPLE, self._sample)
-        self._surroundings.slots.sample()
+    def _ask(self, watch: Watch) -> None:
+        """Let its check begin when its turn comes. If that cannot be, its next one comes all the same."""
+        try:
+            self._turns.ask(watch)
+        except Exception:  # noqa: BLE001 (whatever it is, no monitor dies of it)
+            bugs.met("periodic", self.log, "{source} of {host} could not be asked; it is tried again", **watch.names)
+            watch.began = self._seconds()
+            self._plan(watch, watch.began)
 
     # -- one check
 
@@ -261,10 +277,11 @@ class Rounds:
     def _over(self, watch: Watch, result: Any) -> None:
         """A check has ended, however it did: hear what it says, plan the next one, and let one begin that waited."""
         try:
-            if watch.gone:
-                self._stops.check_ended(watch)
-            else:
-                self._hear(watch, result)
+            with bugs.survived("monitor", self.log, "what {source} says of {host} could not be heard", **watch.names):
+                if watch.gone:
+                    self._stops.check_ended(watch)
+                else:
+                    self._hear(watch, result)
         finally:
             if not watch.gone:
                 self._plan(watch, self._seconds())
@@ -318,6 +335,7 @@ class Rounds:
 
     def _met_bug(self, watch: Watch, bug: Bug) -> None:
         """The monitor broke its contract: stop it, and leave it alone for a while."""
+        bugs.count("monitor")
         pause = watch.pause(self._seconds()) - self._seconds()
         watch.told = self._complain(
             "the monitor {source} of {host} has a bug, and is made anew in {pause:g} s: {details}",

@@ -119,6 +119,16 @@ class Slots:
             average = self._averages[name] = LoadAverage(host.leases)
         return average.value
 
+    def kept_average(self, name: str) -> float | None:
+        """The average, where one is kept."""
+        average = self._averages.get(name)
+        return None if average is None else average.value
+
+    def take_up(self, name: str, average: float, seconds: float) -> None:
+        """Go on with an average that an earlier process kept, so many seconds ago; what is lent now was lent meanwhile."""
+        taken = self._averages[name] = LoadAverage(average)
+        taken.missed(seconds, self._leases.scheduler.host(name).leases)
+
     def sample(self) -> None:
         """Look at what is lent, for the averages; to be called every ``loads.SAMPLE`` seconds, as the kernel does."""
         hosts = self._leases.scheduler.hosts

@@ -207,5 +207,7 @@ def _content(descriptor: int, most: int) -> bytes:
         return file.read(most)
 
 
-def _as_known_hosts(path: str, content: bytes, _: os.stat_result) -> KnownHosts:
+def _as_known_hosts(path: str, content: bytes, status: os.stat_result) -> KnownHosts:
+    if status.st_mode & stat.S_IWOTH:
+        raise MonitorTrouble(f"cannot be told from an impostor: everybody may write {path} (chmod o-w {path})")
     return KnownHosts(path, content.decode("utf-8", "replace"))

@@ -13,8 +13,11 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Callable
+from typing import TypeVar
 
+from distbal.ledger import Account
 from distbal.logs import Logger
+from distbal.proxy.sockets import unread
 
 #: bytes that a large pipe holds: as many as an ordinary user may ask for (/proc/sys/fs/pipe-max-size). The larger, the less a
 #: stream costs: 50 MB took 30 ms of CPU time by way of 64 KiB, 18 by 256 KiB, and 10 by 1 MiB
@@ -33,6 +36,10 @@ class StarvedError(Exception):
     """There is no pipe to be had; the text says why."""
 
 
+class NotYetError(Exception):
+    """There is a pipe, which the keeper does not have yet (keptpipes.py): it is to be tried again when it has."""
+
+
 class Pipe:
     """A pipe that does not block.
 
@@ -48,6 +55,9 @@ class Pipe:
         self.write = write
         self.size = size
         self.held = 0
+
+
+TakenUp = TypeVar("TakenUp", bound=Pipe)
 
 
 class Pipes:
@@ -95,7 +105,14 @@ class Pipes:
     def stop(self) -> None:
         """Close those that are free."""
         self._close(*self._free)
-        self._free = []
+        self._free.clear()
+
+    def take_up(self, read: int, write: int, account: Account) -> Pipe:
+        """One that an earlier process had, with what it holds; it is borrowed.
+
+        :param account: the ledger's, of this pipe.
+        """
+        return self._as_it_is(Pipe(read, write, USUAL))
 
     def _make(self) -> Pipe:
         try:
@@ -116,6 +133,14 @@ class Pipes:
                     )
                 self._try_again = self._seconds() + REFUSED
         return Pipe(read, write, size)
+
+    def _as_it_is(self, pipe: TakenUp) -> TakenUp:
+        """Ask the system how large a pipe is, and what it holds."""
+        pipe.size = fcntl.fcntl(pipe.write, fcntl.F_GETPIPE_SZ)
+        pipe.held = unread(pipe.read)
+        if pipe.size >= LARGE:
+            self._large += 1
+        return pipe
 
     def _is_refused(self) -> bool:
         return self._try_again is not None and self._seconds() < self._try_again

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from distbal.bugs import bugs
 from distbal.complaints import Complaints
 from distbal.deadlines import Deadlines
 from distbal.leases import LeaseSource
@@ -20,33 +21,46 @@ from distbal.lookup import Lookup
 from distbal.loop import HotLoop
 from distbal.outcomes import Outcome
 from distbal.ports import ClientPort, Terms, peer_of
+from distbal.proxy.kept import KeptSession
+from distbal.proxy.keptpipes import KeptPipes
+from distbal.proxy.lasting import LastingSession
 from distbal.proxy.pipes import KEPT, Pipes
 from distbal.proxy.session import CONNECT_TIME, LONG_WAIT, LOOK_TIME, PARTING_TIME, STALL_TIME, Session
-from distbal.proxy.splice import SpliceSession
 from distbal.requests import Lease
+
+if TYPE_CHECKING:
+    from distbal.keeping import Keeping
 
 
 class Proxy:
     """What all ports of the proxy share.
 
+    :param keeping: where there is a keeper, which is to hold what sessions have.
+
     :ivar clock: for timers. ``seconds``: its own, never going back.
     :ivar lookup: finds hosts.
-    :ivar pipes: for spliced sessions.
+    :ivar pipes: for spliced sessions; ``kind``: what these are.
     :ivar young: sessions that began to connect to their host a moment ago; ``parting``: those whose client has been told all;
         ``stalled``: those whose client did not keep up; ``unheard``: those who would not hear it if one of their peers left.
     :ivar deadlines: these four.
     """
 
-    def __init__(self, clock: IReactorTime, lookup: Lookup) -> None:
+    def __init__(self, clock: IReactorTime, lookup: Lookup, keeping: Keeping | None = None) -> None:
         self.clock = clock
         self.seconds: Callable[[], float] = clock.seconds
         self.lookup = lookup
-        self.pipes = Pipes(clock.seconds)
+        self.keeping = keeping
+        self.pipes: Pipes
+        self.kind: type[LastingSession]
+        if keeping is None:
+            self.pipes, self.kind = Pipes(clock.seconds), LastingSession
+        else:
+            self.pipes, self.kind = KeptPipes(clock.seconds, keeping), KeptSession
         self._reserved = False
-        self.young: Deadlines[Session] = Deadlines(clock, CONNECT_TIME, lambda session: session.aged())
-        self.parting: Deadlines[Session] = Deadlines(clock, PARTING_TIME, lambda session: session.parted())
-        self.stalled: Deadlines[Session] = Deadlines(clock, STALL_TIME, lambda session: session.stalled())
-        self.unheard: Deadlines[Session] = Deadlines(clock, LOOK_TIME, lambda session: session.listen_in())
+        self.young: Deadlines[Session] = Deadlines(clock, CONNECT_TIME, _alone(lambda session: session.aged()))
+        self.parting: Deadlines[Session] = Deadlines(clock, PARTING_TIME, _alone(lambda session: session.parted()))
+        self.stalled: Deadlines[Session] = Deadlines(clock, STALL_TIME, _alone(lambda session: session.stalled()))
+        self.unheard: Deadlines[Session] = Deadlines(clock, LOOK_TIME, _alone(lambda session: session.listen_in()))
         self.deadlines = (self.young, self.parting, self.stalled, self.unheard)
 
     def reserve(self, loop: HotLoop) -> None:
@@ -92,6 +106,9 @@ class ProxyPort(ClientPort):
         self.seconds = proxy.seconds
         self.lookup = proxy.lookup
         self.pipes = proxy.pipes
+        self.kind = proxy.kind
+        #: called with the fairness key of one that begins to wait, or waits no more, where that has to be written down
+        self.noted: Callable[[str], None] = _nothing
         self.young = proxy.young
         self.parting = proxy.parting
         self.stalled = proxy.stalled
@@ -100,12 +117,16 @@ class ProxyPort(ClientPort):
         #: calls something as soon as new descriptors may be made
         self.soon: Callable[[Callable[[], None]], None] = _at_once
 
+    @property
+    def words(self) -> str:
+        return f"proxy {self.pool} {'server' if self.server_first else 'client'} {'pass' if self.passes else 'cancel'}"
+
     def hot(self, loop: HotLoop, descriptor: int, address: Any) -> None:
         """A new client, from the hot loop."""
         host, port = peer_of(address)
         if self.admits(host):
             self.soon = loop.soon
-            SpliceSession(self, loop, self.pipes, descriptor, host, port).begin()
+            self.kind(self, loop, self.pipes, descriptor, host, port).begin()
         else:
             os.close(descriptor)
 
@@ -151,6 +172,23 @@ class ProxyPort(ClientPort):
         """A session ended."""
         for deadlines in self._deadlines:
             deadlines.discard(session)
+
+
+def _nothing(key: str) -> None:
+    pass
+
+
+def _alone(late: Callable[[Session], None]) -> Callable[[Session], None]:
+    """The same; a bug in it ends the session that it met, which would have no other deadline."""
+
+    def tell(session: Session) -> None:
+        try:
+            late(session)
+        except Exception:  # noqa: BLE001 (whatever it is, the slot comes back)
+            bugs.met("session", ProxyPort.log, "a session met a bug at a deadline; it is ended")
+            session.fail()
+
+    return tell
 
 
 def _at_once(call: Callable[[], None]) -> None:

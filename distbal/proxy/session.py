@@ -141,6 +141,9 @@ class Session:
         """
         raise NotImplementedError
 
+    def between_attempts(self) -> None:
+        """Its lease is about to go back; then it asks again."""
+
     def close(self, *, reset: bool) -> None:
         """End whatever is there, both sides; ``reset``: so that the client sees that something is missing."""
         raise NotImplementedError
@@ -185,6 +188,7 @@ class Session:
         self._places = []
         self.lease = None
         self._job, self._since = lease.job, lease.ticket.asked
+        self.between_attempts()
         if port.verbose:
             port.log.info("{ticket} is to be tried elsewhere: {outcome}", ticket=lease.ticket, outcome=outcome.value)
         port.leases.release(lease, outcome, Traffic(reason=reason))

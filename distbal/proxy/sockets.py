@@ -55,6 +55,22 @@ def in_flight(descriptor: int) -> int:
     return int(number)
 
 
+def unread(descriptor: int) -> int:
+    """Bytes that a socket or a pipe holds for its reader (FIONREAD), before a byte that is marked urgent."""
+    (number,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+    return int(number)
+
+
+def peek(descriptor: int) -> bytes:
+    """The byte that would be read next, which stays there; b"" at the end. OSError as for reading."""
+    sock = socket_of(descriptor)
+    try:
+        data: bytes = sock.recv(1, socket.MSG_PEEK)
+        return data
+    finally:
+        sock.detach()
+
+
 def is_connected(sock: socket.socket) -> bool:
     """Whether both ends are there still, or one has ended its side in order; not where a reset has come."""
     try:

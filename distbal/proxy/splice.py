@@ -23,7 +23,7 @@ from distbal.loop import HotLoop
 from distbal.outcomes import Outcome
 from distbal.proxy import flow
 from distbal.proxy.flow import BLOCKED, ENDED, MOVED, SOURCE_BROKE, TARGET_BROKE, Flow
-from distbal.proxy.pipes import Pipes, StarvedError
+from distbal.proxy.pipes import NotYetError, Pipes, StarvedError
 from distbal.proxy.session import OVER, PARTING, QUIET, RELAYING, WAITING, Session, why_unreachable
 from distbal.proxy.sockets import SocketType, broke, can_write, end_writing, error_of, in_flight, socket_of
 
@@ -105,6 +105,8 @@ class SpliceSession(Session):
             self._first_bytes()
         except StarvedError as error:
             self.starved(str(error))
+        except NotYetError:
+            self.has_no_pipe_yet()
 
     # -- events
 
@@ -116,6 +118,12 @@ class SpliceSession(Session):
                 self._server_ready(events)
         except StarvedError as error:
             self.starved(str(error))
+        except NotYetError:
+            self.has_no_pipe_yet()
+
+    def has_no_pipe_yet(self) -> None:
+        """Bytes are to be moved, and the pipe for them comes in a moment; those that there are plain do not do that."""
+        raise NotImplementedError
 
     def stop(self) -> None:
         # an answer that is cut short must not look like a whole one
@@ -286,7 +294,7 @@ class SpliceSession(Session):
             up.drop()
         elif up.ended and up.pipe is None and not up.over:
             up.over = True
-            end_writing(self._server)
+            self.pass_end_up()
         if up.over and self.down.over:
             self.server_done(client_ended=self.up.ended)
         else:
@@ -309,10 +317,18 @@ class SpliceSession(Session):
                 down.over = True
                 # both of its sides are ended when it has ended its own, and that is what a hang-up is
                 self._gone &= ~_HUP
-                end_writing(self._client)
+                self.pass_end_down()
             elif result == BLOCKED and self._stalled_at < 0:
                 self.client_falls_behind()
             self._watch()
+
+    def pass_end_up(self) -> None:
+        """The client has said all, and the server has it."""
+        end_writing(self._server)
+
+    def pass_end_down(self) -> None:
+        """The server has said all, and the client has it."""
+        end_writing(self._client)
 
     def _give_down(self) -> None:
         """The client has room again."""
@@ -372,8 +388,9 @@ class SpliceSession(Session):
     def part(self) -> None:
         end_writing(self._client)
         self.up.drop()
-        self._loop.close(self._server, self._server_events)
-        self._server, self._server_events = -1, 0
+        if self._server >= 0:
+            self._loop.close(self._server, self._server_events)
+            self._server, self._server_events = -1, 0
         events = _IN if self.port.passes else _IN | _LEFT
         if events != self._client_events:
             self._loop.change(self._client, self._client_events, events)

@@ -49,7 +49,11 @@ def _why(job: JobReport, one: AttemptReport) -> str:
     passed = one.get("passed_over", [])
     more = one.get("more", 0)
     count = len(passed) + more
-    short = f"{number(count)} passed over" if count else "the first in rank"
+    not_known = one.get("not_known", "")
+    if not_known and "passed_over" not in one:
+        short = "not known"
+    else:
+        short = f"{number(count)} passed over" if count else "the first in rank"
     waited = ", ".join(f"{number(count)} {KEPT.get(reason, reason)}" for reason, count in one["waited_for"].items())
     lines = [f"<li><b>{text(over['host'])}</b> {text(over['words'])}</li>" for over in passed]
     if more:
@@ -57,7 +61,9 @@ def _why(job: JobReport, one: AttemptReport) -> str:
     told = f"<p>Job {job['id']} of pool {text(job['pool'])}."
     if one["waited"]:
         told += f" It waited {precise(one['waited'])}{f', as hosts were: {text(waited)}' if waited else ''}."
-    if not lines:
+    if not_known:
+        told += f" {text(not_known[:1].upper() + not_known[1:])}."
+    elif not lines:
         told += f" {text(one['host'])} stands first in rank, and was free."
     listed = f"<p>Not given to</p><ol>{''.join(lines)}</ol>" if lines else ""
     return f"<details><summary>{short}</summary>{told}</p>{listed}</details>"

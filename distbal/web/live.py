@@ -15,8 +15,6 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorTime
-from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.resource import Resource
@@ -24,6 +22,10 @@ from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
 from distbal.activity import Activity
+from distbal.bugs import bugs
+from distbal.complaints import Complaints
+from distbal.logs import Logger
+from distbal.periodic import Periodic
 from distbal.web.answers import guard, takes_gzip
 from distbal.web.pieces import Done, in_pieces
 from distbal.web.resources import text
@@ -190,8 +192,8 @@ class Feed:
         self._making: Deferred[Any] | None = None
         self._listeners: dict[Request, Listener] = {}
         self._alive = event(b"", b"alive")
-        self._call = LoopingCall(self._turn)
-        self._call.clock = clock
+        self._complain = Complaints(self.log, clock.seconds)
+        self._call = Periodic(clock, INTERVAL, self._turn, "to keep the page live")
         #: seconds of CPU that the last frame took, as far as it is known
         self.cost = 0.0
         #: frames that were made, and those that readers missed
@@ -207,41 +209,41 @@ class Feed:
 
     def start(self) -> None:
         """From now on look and send."""
-        # a turn never fails, and so neither does the call
-        self._call.start(INTERVAL, now=True)
+        self._call.start(now=True)
 
     def stop(self) -> None:
         """Send no more, and close every reader's connection. Nothing happens where it is not running."""
-        if self._call.running:
-            self._call.stop()
+        self._call.stop()
         if self._making is not None:
             self._making.cancel()
         listeners, self._listeners = self._listeners, {}
-        for listener in listeners.values():
-            listener.let_go()
+        for request, listener in listeners.items():
+            self._let_go(request, listener)
 
     def add(self, request: Request, *, gzip: bool) -> bool:
         """Another reader; False where there are too many."""
-        if len(self._listeners) >= MOST_LISTENERS or not self._call.running:
+        if not self._call.running:
+            return False
+        if len(self._listeners) >= MOST_LISTENERS:
+            self._complain("{readers} browsers follow the page: one more does not", bound="web-streams", readers=MOST_LISTENERS)
             return False
         self._listeners[request] = Listener(request, self._clock, gzip=gzip)
         request.notifyFinish().addBoth(lambda _: self._listeners.pop(request, None))
         return True
 
     def _turn(self) -> None:
-        try:
-            now = self._clock.seconds()
+        now = self._clock.seconds()
+        # each by itself: if the hour cannot be noted, readers are told all the same
+        with bugs.survived("page", self.log, "the last hour could not be noted"):
             self._activity.look(now, *self._look())
-            self._drop_stuck(now)
-            if self._listeners and self._making is None and now >= self._due:
-                self._begun = now
-                making = self._making = in_pieces(self._frames.delta(), self._clock, self._cpu)
-                making.addCallback(self._push).addErrback(self._trouble)
-            for listener in self._listeners.values():
-                if listener.ready and now - listener.heard >= HEARTBEAT:
-                    listener.send(self._alive)
-        except Exception:  # noqa: BLE001 (a looping call that fails stops for ever)
-            self.log.failure("the page could not be kept live")
+        self._drop_stuck(now)
+        if self._listeners and self._making is None and now >= self._due:
+            self._begun = now
+            making = self._making = in_pieces(self._frames.delta(), self._clock, self._cpu)
+            making.addCallback(self._push).addErrback(self._trouble)
+        for request, listener in list(self._listeners.items()):
+            if listener.ready and now - listener.heard >= HEARTBEAT:
+                self._send(request, listener, self._alive)
 
     def _push(self, frame: Done[bytes | None]) -> None:
         """A frame was made: send it."""
@@ -251,30 +253,46 @@ class Feed:
         delta = None if frame.value is None else event(frame.value)
         whole: Block | None = None
         sent = 0
-        for listener in list(self._listeners.values()):
+        for request, listener in list(self._listeners.items()):
             if not listener.ready:
                 listener.behind = True
                 self.missed += 1
             elif listener.behind:
                 whole = whole or event(self._frames.whole())
                 listener.behind = False
-                sent += listener.send(whole)
+                sent += self._send(request, listener, whole)
             elif delta is not None:
-                sent += listener.send(delta)
+                sent += self._send(request, listener, delta)
         self.cost = frame.cost + self._cpu() - before + sent * PER_BYTE
         # turns come a little early or late
         self._due = self._begun + self.cost / SHARE - INTERVAL / 10
 
+    def _send(self, request: Request, listener: Listener, block: Block) -> int:
+        """Send it to one; a bug that is met there ends this stream, and no other."""
+        try:
+            return listener.send(block)
+        except Exception:  # noqa: BLE001 (whatever it is, the others are sent theirs)
+            bugs.met("page", self.log, "a browser's stream met a bug; it is ended")
+            self._let_go(request, listener)
+            return 0
+
+    def _let_go(self, request: Request, listener: Listener) -> None:
+        self._listeners.pop(request, None)
+        with bugs.survived("page", self.log, "a browser's stream could not be ended"):
+            listener.let_go()
+
     def _trouble(self, failure: Failure) -> None:
         self._making = None
         if failure.check(CancelledError) is None:
-            self.log.failure("the page could not be kept live", failure)
+            bugs.met("page", self.log, "the page could not be kept live", failure)
 
     def _drop_stuck(self, now: float) -> None:
         for request, listener in list(self._listeners.items()):
             if listener.stuck is not None and now - listener.stuck >= STUCK:
-                del self._listeners[request]
-                listener.let_go()
+                self._complain(
+                    "a browser did not read the page's stream for {seconds:g} s: cut off", bound="web-slow", seconds=STUCK
+                )
+                self._let_go(request, listener)
 
 
 class Events(Resource):

@@ -20,6 +20,7 @@ import twisted
 from distbal import __version__
 from distbal.health import FULL_WEIGHT
 from distbal.hosts import AdminState
+from distbal.lag import BOUNDS as LAGS
 from distbal.monitors.watch import WatchState
 from distbal.outcomes import FAILURES
 from distbal.report import STATES
@@ -154,6 +155,36 @@ def families(seen: Figures) -> Iterator[Metric]:
         [([name, how], host.failures.get(how, 0)) for name, host in proxied for how in outcomes],
     )
     yield from _monitors(seen.watches)
+    yield from _inside(seen)
+
+
+def _inside(seen: Figures) -> Iterator[Metric]:
+    """How the daemon itself is."""
+    inside = seen.inside
+    yield _of(
+        CounterMetricFamily("distbal_bugs", "Exceptions that were met, by what they ended.", labels=["where"]),
+        [([where], count) for where, count in inside["bugs"].items()],
+    )
+    yield _of(
+        CounterMetricFamily("distbal_bound_hits", "How often a bound was hit, by its name.", labels=["bound"]),
+        [([bound], count) for bound, count in inside["bounds"].items()],
+    )
+    if inside["room"] is not None:
+        yield _gauge("distbal_client_room", "Descriptors that clients may still take.", inside["room"])
+    yield HistogramMetricFamily(
+        "distbal_loop_lag_seconds",
+        "By how much a timer of the event loop, four times a second, was late.",
+        buckets=list(zip([*map(str, LAGS), "+Inf"], seen.lags.counts, strict=True)),
+        sum_value=seen.lags.seconds,
+    )
+    yield _gauge("distbal_loop_lag_max_seconds", "The most of that in the last minute.", inside["lag"]["minute"])
+    yield CounterMetricFamily("distbal_log_lost_lines", "Lines of the log that could not be written.", value=inside["log_lost"])
+    yield _gauge("distbal_log_troubled", "1 while the log cannot be written.", bool(inside["log_trouble"]))
+    if (keeper := inside["keeper"]) is not None:
+        yield _gauge("distbal_keeper_up", "1 while the keeper is there, 0 when it is gone.", not keeper["gone"])
+        yield CounterMetricFamily("distbal_restarts", "How often the keeper started the daemon anew.", value=keeper["restarts"])
+    words = "Connections that had just come when the daemon before was killed, and were lost."
+    yield _gauge("distbal_lost_connections", words, inside["lost"])
 
 
 def _farm(seen: Figures) -> Iterator[Metric]:

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 
-from distbal.report import STATES, Client, HostReport, StatusReport
+from distbal import insidewords
+from distbal.report import STATES, Client, HostReport, InsideReport, StatusReport
 from distbal.web.words import number, share, since, text
 
 #: waiters that are shown; the rest is counted
@@ -85,7 +86,14 @@ def totals(status: StatusReport, hosts: Iterable[HostReport], at: float | None) 
         f'<p class="states">{shown}</p></div>'
         f'<div class="tile"><h2>Jobs</h2><p class="big"><b>{number(counts.get("granted", 0))}</b></p>'
         f"<p>in {since(status['started'], at)}{f' · {gone}' if gone else ''}</p></div>"
+        f"{_inside(status['inside'])}"
     )
+
+
+def _inside(inside: InsideReport) -> str:
+    """How the daemon itself is: of the lag in steps, so that a page where nothing happens is sent nothing."""
+    troubles = "".join(f' <span class="trouble">{text(words)}</span>' for words in insidewords.troubles(inside))
+    return f'<p class="inside">The event loop is {insidewords.lag(inside, rough=True)}.{troubles}</p>'
 
 
 def queue(status: StatusReport, at: float | None) -> str:

@@ -14,16 +14,25 @@ from distbal.web.site import make_site
 
 
 class WebPort:
-    """Serves it from now on, until it is stopped. :func:`distbal.web.site.make_site` has the parameters.
+    """Serves it from now on, until it is stopped. :func:`distbal.web.site.make_site` has the other parameters.
+
+    :param activity: what was seen of the last hour.
 
     :ivar site: to be listened with.
     """
 
     def __init__(
-        self, reporter: Reporter, *, allowed: Callable[[], AccessList], complain: Complaints, reactor: Any, most: int
+        self,
+        reporter: Reporter,
+        *,
+        allowed: Callable[[], AccessList],
+        complain: Complaints,
+        reactor: Any,
+        most: int,
+        activity: Activity | None = None,
     ) -> None:
         self.site = make_site(reporter, allowed=allowed, complain=complain, reactor=reactor, most=most)
-        self._page = page.install(self.site.resource, self.site.answers, reporter, Activity(), reactor)
+        self._page = page.install(self.site.resource, self.site.answers, reporter, activity or Activity(), reactor)
         self._page.start()
 
     def stop(self) -> None:

@@ -52,7 +52,9 @@ def _of(kind: Any, found: dict[str, Any]) -> dict[str, Any]:
     if origin is dict:
         return {"type": "object", "additionalProperties": _of(inner[1], found)}
     if origin in (UnionType, typing.Union):
-        return {"type": [_SIMPLE[one] for one in inner]}
+        if all(one in _SIMPLE for one in inner):
+            return {"type": [_SIMPLE[one] for one in inner]}
+        return {"anyOf": [_of(one, found) for one in inner]}
     raise TypeError(f"no schema is known for {kind}")
 
 
@@ -125,7 +127,7 @@ def _words(kind: Any) -> str:
         return f"list of {_words(inner[0])}"
     if origin is dict:
         return f"object of {'anything' if inner[1] is Any else _words(inner[1])}"
-    return " or ".join(_SIMPLE[one] for one in inner)
+    return " or ".join(map(_words, inner))
 
 
 if __name__ == "__main__":

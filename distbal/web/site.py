@@ -21,13 +21,16 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 
 from distbal.access import AccessList
+from distbal.bugs import bugs
 from distbal.complaints import Complaints
 from distbal.descriptors import CROWD
+from distbal.logs import Logger
 from distbal.ports import peer_of_transport
 from distbal.reporter import Reporter
 from distbal.web.making import Answers
 from distbal.web.resources import Tree, text
 
+_log = Logger()
 #: seconds in which a whole request must have come, counted from the connection or the answer before
 PATIENCE = 20.0
 #: seconds that a connection that is closed may take to end
@@ -59,6 +62,7 @@ class WebRequest(Request):
     def handleContentChunk(self, data: bytes) -> None:
         self._read += len(data)
         if self._read > BODY:
+            self.channel.too_long()
             self.channel.turn_away(b"413 Content Too Large")
 
     def render(self, resrc: IResource) -> None:
@@ -75,7 +79,7 @@ class WebRequest(Request):
             self.finish()
 
     def processingFailed(self, reason: Failure) -> Failure:
-        self._log.failure("a request for {path} met a bug", failure=reason, path=ascii(self.path))
+        bugs.met("page", _log, "a request for {path} met a bug", reason, path=ascii(self.path))
         if self.channel is None:
             return reason
         if self.startedWriting or self.finished:
@@ -143,6 +147,26 @@ class Channel(HTTPChannel):
             self.transport.write(b"HTTP/1.1 " + status + b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
             self._out_of_patience()
 
+    def too_long(self) -> None:
+        """Say in the log that a request is."""
+        if self._over:
+            return
+        self.site.complain(
+            "{address} sent a request to the web port that is too long: cut off",
+            bound="web-request",
+            address=peer_of_transport(self.transport.getPeer())[0] or "this machine",
+        )
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self.too_long()
+        self.loseConnection()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        # Twisted's, which says the same to all that it cannot take
+        if self._receivedHeaderSize > self.totalHeadersSize or self._receivedHeaderCount > self.maxHeaders:
+            self.too_long()
+        super()._respondToBadRequestAndDisconnect()
+
     def hurry(self, seconds: float) -> None:
         """What goes on now must be over after this time."""
         self._set_deadline(seconds, self._out_of_patience)
@@ -194,16 +218,17 @@ class WebSite(Site):
         self.channels: set[Channel] = set()
         self.most = most
         self._allowed = allowed
-        self._complain = complain
+        self.complain = complain
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         address, allowed = peer_of_transport(addr)[0], self._allowed()
         if not allowed.allows(address):
-            self._complain("{address} is not in allow.web ({allowed}): turned away", address=address, allowed=str(allowed))
+            self.complain("{address} is not in allow.web ({allowed}): turned away", address=address, allowed=str(allowed))
             return None
         if len(self.channels) >= self.most:
-            self._complain(
+            self.complain(
                 "{crowd} connections at once on the web port: {address} is turned away",
+                bound="web",
                 crowd=len(self.channels),
                 address=address or "this machine",
             )

@@ -354,6 +354,22 @@ async def test_the_end_is_said(manhole: Manhole) -> None:
     assert "the balancer stops" in done.out
 
 
+@pytest_twisted.ensureDeferred
+async def test_those_who_are_there_are_seen_off_and_may_come_again(manhole: Manhole) -> None:
+    one = Typist.at(manhole.command("-o", "LogLevel=INFO"))
+    await one.prompted()
+    await manhole.factory.see_off(b"the balancer is upgraded: come again")
+    done = await one.ended
+    assert done.status == 255
+    assert "the balancer is upgraded: come again" in done.out
+    told = await manhole.do("upgrade")
+    assert (told.status, told.out) == (
+        0,
+        "distbal 0.5.0 goes on as 0.6.0: the new code said yes; this connection ends with that\n",
+    )
+    await manhole.factory.see_off(b"")
+
+
 # -- those who are not let in
 
 

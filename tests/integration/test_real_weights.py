@@ -1,8 +1,8 @@
-"""A host whose CPUs work for us alone, then half for somebody else, then for us alone: what its weight does. ``make soak``.
+"""A host whose CPUs work for us alone, then half for somebody else, then for us alone: what its weight does.
 
-With everything real, and the options that users have: distccd, which runs its compilers niced, sshd, busy loops. It takes some
-minutes on a machine that does nothing else, so it is not in every run. The clients here are niced too, since on a farm they
-would be other machines.
+``make soak-weights``. With everything real, and the options that users have: distccd, which runs its compilers niced, sshd,
+busy loops. It takes some minutes on a machine that does nothing else, so it is not in every run. The clients here are niced
+too, since on a farm they would be other machines.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.support import need
 
 pytestmark = [
     pytest.mark.programs,
-    pytest.mark.skipif("DISTBAL_SOAK" not in os.environ, reason="takes minutes and the whole machine: make soak"),
+    pytest.mark.skipif("DISTBAL_SOAK" not in os.environ, reason="takes minutes and the whole machine: make soak-weights"),
 ]
 
 CPUS = len(os.sched_getaffinity(0))
@@ -136,7 +136,7 @@ async def test_a_weight_follows_the_load_that_is_not_ours(tmp_path: Path, tmp_pa
                 rose = await weights.until(950, 1000, 120)
                 back = await weights.watch(30)
                 jobs = journal.read_text().split()
-            print(  # noqa: T201 (make soak shows it)
+            print(  # noqa: T201 (make soak-weights shows it)
                 f"\n{len(jobs)} jobs; full work by us alone: {min(ours)} to {max(ours)}; with {max(1, CPUS // 2)} busy loops on"
                 f" {CPUS} CPUs: about half after {fell:.0f} s, then {min(both)} to {max(both)}; alone again after {rose:.0f} s:"
                 f" {min(back)} to {max(back)}; all changes, as (second, thousandths): {weights.changes()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.support import reset_at_close, stop
 from tests.wrap.conftest import flags_name_sanitizers
@@ -140,6 +143,27 @@ def test_garbage_is_refused_in_words_and_the_next_is_asked(wrap: Wrap) -> None:
             both = wrap.run(*SHOW_HOSTS, env={"DISTBAL": f"{bad.address} {good.address}"})
             assert (both.stdout, both.stderr) == (f"{LOCAL} box/100", "")
             assert bad.count_held() == 0
+
+
+@given(
+    st.binary(max_size=40)
+    | st.text("box:3632/4,lzo[]@ -+", max_size=20).map(str.encode)
+    | st.from_regex(r"[a-z]{1,9}(:[0-9]{1,6})?(/[0-9]{1,3})?(,lzo|,cpp){0,2}", fullmatch=True).map(str.encode)
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+def test_any_reply(wrap: Wrap, reply: bytes) -> None:
+    """It is a host that distcc takes for one, or refused in words; whatever it is, it becomes no second host and no option."""
+    with farm(reply + b"\r\n") as balancer:
+        done = wrap.run(*SHOW_HOSTS, env={"DISTBAL": balancer.address})
+        assert done.returncode == 0
+        if done.stdout == "unset":
+            assert done.stderr.startswith(f"distbal-wrap: no balancer ({balancer.address}: sent "), done.stderr
+            assert done.stderr.removesuffix("\n").isprintable()
+        else:
+            said = reply.partition(b"\n")[0].removesuffix(b"\r").decode()
+            name, *_ = re.split("[/,]", said, maxsplit=1)
+            given_host = done.stdout.removeprefix(f"{LOCAL} ")
+            assert re.fullmatch(re.escape(name) + "/[0-9]+(,[\\w.=@,-]*)?", given_host, re.ASCII), (reply, done.stdout)
 
 
 @pytest.mark.parametrize("sent", [b"", b"bo", b"box:3632", b"box\r"])

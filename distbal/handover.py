@@ -1,0 +1,297 @@
+"""Clients, sessions and listening sockets that outlive the process: given to the next one, and taken up from the one before.
+
+A process that is upgraded gives away what it has (:func:`hand_over`), and its next image takes it up. One that crashed has
+given everything to its keeper while it lived, bit by bit. Taking up (:class:`TakingUp`) is the same for both: the ledger's
+accounts say what each descriptor is, and the sockets themselves say what no account can know, such as whether a grant was on
+its way.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from distbal import ledger, overlay, takeup
+from distbal.carried import CarriedTicket
+from distbal.config import Settings
+from distbal.errors import DistbalError
+from distbal.hosts import DEFAULT_POOL
+from distbal.inheritance import Inheritance
+from distbal.keeperwire import Key, Role
+from distbal.keptclients import KeptClient
+from distbal.ledger import Account, Ledger, LedgerError
+from distbal.listeners import Left, words
+from distbal.logs import Logger
+from distbal.notebook import Notes, read_notes
+from distbal.ports import HotClient
+from distbal.proxy import takeup as proxy_takeup
+from distbal.proxy.keptpipes import KeptPipes
+from distbal.proxy.lasting import LastingSession
+from distbal.requests import Request, Ticket
+from distbal.scheduler import Scheduler
+from distbal.serving import LISTENER_NOTE, Serving
+from distbal.takeup import Carried
+
+#: the note of the file that was last taken in
+FILE_NOTE = "file"
+_log = Logger()
+
+#: where linux/tcp.h's tcp_info has the bytes that were not sent yet, and those that were
+_NOT_SENT, _SENT = struct.Struct("<I"), struct.Struct("<Q")
+_AT_NOT_SENT, _AT_SENT, _INFO_SIZE = 144, 200, 232
+
+
+@dataclass(slots=True)
+class TakenUp:
+    """How many there were.
+
+    :ivar leases, waiters: clients of 5656, by what they had; ``sessions``: of the proxy.
+    :ivar left: clients and sessions that had left meanwhile.
+    :ivar lost: connections that were accepted in the very turn of the loop in which the process was killed, and that the keeper
+        had not been handed yet: they saw a close, and none of them had been told a host.
+    """
+
+    leases: int = 0
+    waiters: int = 0
+    sessions: int = 0
+    left: int = 0
+    lost: int = 0
+
+    def __str__(self) -> str:
+        told = f"{self.leases} leases, {self.waiters} waiters and {self.sessions} sessions"
+        told += f"; {self.left} had left meanwhile" if self.left else ""
+        return told + (f"; {self.lost} that had just come were lost" if self.lost else "")
+
+    def numbers(self) -> dict[str, int]:
+        """The same, by name."""
+        return asdict(self)
+
+
+# -- giving
+
+
+def hand_over(book: Ledger, serving: Serving, new_id: Callable[[], int], *, kept: bool) -> dict[Key, int]:
+    """Write accounts of all that is there, and say which descriptors go with them. Nothing may be served meanwhile.
+
+    :param new_id: numbers that nothing else has.
+    :param kept: there is a keeper, and so the accounts are there already.
+    """
+    given: dict[Key, int] = {(0, Role.LEDGER): book.slots, (0, Role.NOTES): book.notes}
+    for opened in serving.opened:
+        if opened.descriptor < 0:
+            continue
+        ident = opened.ident
+        if not ident:
+            ident = new_id()
+            book.note(f"{LISTENER_NOTE}{ident}", words(opened.spec).encode())
+        given[ident, Role.LISTENER] = opened.descriptor
+    if serving.loop is None:
+        return given
+    for connection in serving.loop.connections:
+        if isinstance(connection, HotClient) and connection.ticket is not None:
+            if not kept:
+                _enter(book, connection, connection.ticket)
+            given[connection.ticket.id, Role.CLIENT] = connection.descriptor
+    for watcher in serving.loop.watchers:
+        if isinstance(watcher, LastingSession):
+            given.update({(ident, role): descriptor for ident, role, descriptor in watcher.enter(book, new_id)})
+    if kept:
+        pipes = serving.proxy.pipes
+        if isinstance(pipes, KeptPipes):
+            given.update({(ident, role): descriptor for ident, role, descriptor in pipes.descriptors})
+    else:
+        for key, turn in serving.leases.scheduler.turns().items():
+            book.enter(ledger.TURN, ledger.IN_USE, 0, ticket=turn, address=key)
+    return given
+
+
+def _enter(book: Ledger, client: HotClient, ticket: Ticket) -> None:
+    lease, request = ticket.lease, ticket.request
+    book.enter(
+        ledger.CLIENT,
+        ledger.WAITING if lease is None else ledger.LEASED,
+        ticket.id,
+        listener=client.port.words,
+        host="" if lease is None else lease.host.spec.name,
+        flags=0 if lease is None else ledger.TOLD,
+        ticket=ticket.id,
+        asked=ticket.asked,
+        granted=0.0 if lease is None else lease.granted,
+        address=request.address,
+        peer_port=request.port,
+    )
+
+
+# -- taking up
+
+
+def left_sockets(left: Inheritance) -> Left:
+    """The listening sockets that were left."""
+    if left.ledger is None:
+        return Left()
+    found = []
+    for key, note in left.ledger.read_notes().items():
+        if key.startswith(LISTENER_NOTE):
+            number = key.removeprefix(LISTENER_NOTE)
+            ident = int(number) if number.isdecimal() else 0
+            descriptor = left.take(ident, Role.LISTENER)
+            # those that stay are noted anew
+            left.ledger.note(key, b"")
+            if descriptor >= 0:
+                left.renumbered.append((ident, Role.LISTENER))
+                found.append((note.decode(errors="replace"), socket.socket(fileno=descriptor)))
+    return Left(found)
+
+
+class HandoverError(DistbalError):
+    """What was handed over cannot be taken up."""
+
+
+def dry_run(settings: Settings, book: Ledger) -> None:
+    """Take up what an earlier image wrote down, as far as that goes without a socket; nothing is opened, told or written.
+
+    :param settings: what the file says.
+    :param book: a copy, which nobody writes to.
+    :raises HandoverError: it could not be taken up; the text says why, a line for each reason.
+    """
+    try:
+        accounts = book.accounts()
+        notes = read_notes(book.read_notes())
+    except LedgerError as error:
+        raise HandoverError(f"the accounts of the running daemon cannot be read: {error}") from error
+    tickets = [(_ticket(one, DEFAULT_POOL), None) for one in accounts if one.kind == ledger.CLIENT]
+    taken = takeup.take_up(Scheduler(settings.farm), Carried(tickets, notes.hosts, notes.totals), time.monotonic())
+    wrong = [*notes.wrong, *(f"{one.ticket} cannot be taken up: {one.why}" for one in taken.left_out)]
+    if wrong:
+        raise HandoverError("\n".join(wrong))
+
+
+def _ticket(account: Account, pool: str) -> CarriedTicket:
+    """What a client of 5656 has."""
+    request = Request(account.address, account.peer_port, account.address, pool)
+    host = account.host if account.state == ledger.LEASED else ""
+    return CarriedTicket(account.ticket, request, account.asked, host, account.granted)
+
+
+class TakingUp:
+    """What was left, on its way to be this process's own.
+
+    :param left: with a ledger, ``book``.
+    :param notes: those of the ledger.
+    """
+
+    def __init__(self, left: Inheritance, book: Ledger, notes: Notes, serving: Serving) -> None:
+        self._left = left
+        self._notes = notes
+        self._book = book
+        self._serving = serving
+        self.came = TakenUp()
+        self._tickets: list[tuple[CarriedTicket, object]] = []
+        self._clients: dict[int, tuple[Account, HotClient]] = {}
+
+    def __call__(self) -> TakenUp:
+        """Take everything up: from when this returns, all of it goes on."""
+        accounts = self._book.accounts()
+        turns = {one.address: one.ticket for one in accounts if one.kind == ledger.TURN}
+        for account in accounts:
+            if account.kind == ledger.CLIENT:
+                self._client(account)
+        notes = self._notes
+        sessions = self._sessions(accounts)
+        leases = self._serving.leases
+        # what a person decided is kept elsewhere, and told already
+        taken = leases.take_up(Carried(self._tickets, notes.hosts, notes.totals, turns), anew={overlay.SOURCE})
+        for one in taken.left_out:
+            _log.error("{ticket} cannot be taken up: {why}", ticket=one.ticket, why=one.why)
+        for ident, (account, client) in self._clients.items():
+            self._go_on(taken.tickets.get(ident), account, client)
+        for account, session in sessions:
+            self.came.sessions += session.resume(taken.tickets.get(account.ticket))
+        self._turns(accounts)
+        leases.scheduler.history.take_up(notes.history)
+        leases.deliver(taken.grants)
+        return self.came
+
+    def _sessions(self, accounts: list[Account]) -> list[tuple[Account, LastingSession]]:
+        """Those of the proxy, and their tickets."""
+        serving = self._serving
+        if serving.loop is None:
+            return []
+        taken = proxy_takeup.take_up(serving.proxy, serving.loop, accounts, self._left.descriptors, serving.proxy_port)
+        # the keeper does not let them go by itself: those that are missing had just come
+        self.came.lost += len(taken.missing)
+        self.came.left += len(taken.ended)
+        for account, session in taken.sessions:
+            ticket = proxy_takeup.ticket_of(account, session)
+            if ticket is not None:
+                self._tickets.append((ticket, session))
+        return taken.sessions
+
+    def _client(self, account: Account) -> None:
+        descriptor = self._left.take(account.id, Role.CLIENT)
+        if descriptor < 0:
+            # the keeper lets a client go by itself when it leaves
+            if account.flags & ledger.HELD:
+                self.came.left += 1
+            else:
+                self.came.lost += 1
+            self._book.leave(account.offset)
+            return
+        try:
+            client = self._serving.client(account.listener, descriptor)
+        except ValueError as error:
+            _log.error("a client cannot be taken up: {why}", why=str(error))
+            self._book.leave(account.offset)
+            os.close(descriptor)
+            return
+        self._tickets.append((_ticket(account, client.port.pool), client))
+        self._clients[account.ticket] = account, client
+
+    def _go_on(self, ticket: Ticket | None, account: Account, client: HotClient) -> None:
+        """Watch a client from now on, and tell it what it had not been told."""
+        if isinstance(client, KeptClient):
+            client.resume(account)
+        client.ticket = ticket
+        try:
+            client.loop.watch(client)
+        except OSError as error:
+            _log.error("a client cannot be taken up: {why}", why=error.strerror)
+            client.hang_up()
+            os.close(client.descriptor)
+            return
+        if ticket is None:
+            client.hang_up()
+        elif ticket.lease is None:
+            self.came.waiters += 1
+        else:
+            self.came.leases += 1
+            if not (account.flags & ledger.TOLD or _was_sent(client.descriptor)):
+                client.granted(ticket.lease)
+
+    def _turns(self, accounts: list[Account]) -> None:
+        """From now on these are this process's."""
+        turns = self._serving.turns
+        for account in accounts:
+            if account.kind == ledger.TURN:
+                if turns is None:
+                    self._book.leave(account.offset)
+                else:
+                    turns.take_up(account)
+
+
+def _was_sent(descriptor: int) -> bool:
+    """Whether anything was ever sent on a connection: of one that is no TCP connection the account alone tells."""
+    sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_SIZE)
+    except OSError:
+        return False
+    finally:
+        sock.detach()
+    if len(info) < _AT_SENT + _SENT.size:
+        return False
+    return bool(_NOT_SENT.unpack_from(info, _AT_NOT_SENT)[0] + _SENT.unpack_from(info, _AT_SENT)[0])

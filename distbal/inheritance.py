@@ -1,0 +1,167 @@
+"""What an earlier process left to this one: descriptors, and the ledger that says what each of them is.
+
+There are two ways to come by it, and nothing that follows differs between them. A process that was upgraded in place finds a
+table of its own descriptors in a memory file, whose number stands in $DISTBAL_HANDOVER. One that a keeper started says hello to
+it ($DISTBAL_KEEPER), and is given what the keeper held for the process before. A process that was started by hand has nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from distbal import __version__, keeperwire
+from distbal.errors import DistbalError
+from distbal.keeperwire import End, Give, Keeper, Key, Role
+from distbal.ledger import Ledger, LedgerError
+
+#: the number of the memory file with the table
+HANDOVER = "DISTBAL_HANDOVER"
+#: of the table's form
+VERSION = 1
+#: seconds within which the keeper has to have given everything
+GIVING_TIME = 10.0
+#: a table larger than this is none: a million descriptors take 30 MB
+_MOST_BYTES = 1 << 26
+
+
+class InheritanceError(DistbalError):
+    """What was left cannot be taken up; the text says why."""
+
+
+@dataclass(slots=True)
+class Inheritance:
+    """What there is. Descriptors that nobody takes are closed at the end (:meth:`close`).
+
+    :ivar began: how this process came to be: "start", or "upgrade".
+    :ivar descriptors: by (id, role).
+    :ivar ledger: what they are; None where nothing was left.
+    :ivar channel: to the keeper; None without one.
+    :ivar keeper: what it said of itself.
+    :ivar since: when the process before stopped serving, in seconds of CLOCK_MONOTONIC; None where it did not say.
+    :ivar renumbered: what the keeper has under another number from now on, and need not hold under this one.
+    :ivar version: the distbal of the process before; "" where that is not known.
+    """
+
+    began: Literal["start", "upgrade"] = "start"
+    descriptors: dict[Key, int] = field(default_factory=dict)
+    ledger: Ledger | None = None
+    channel: socket.socket | None = None
+    keeper: Keeper | None = None
+    since: float | None = None
+    renumbered: list[Key] = field(default_factory=list)
+    version: str = ""
+
+    def take(self, ident: int, role: int) -> int:
+        """One descriptor, which is the caller's from now on; -1 where there is none."""
+        return self.descriptors.pop((ident, role), -1)
+
+    def close(self) -> None:
+        """Nobody needs the rest."""
+        while self.descriptors:
+            _, descriptor = self.descriptors.popitem()
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+def table(descriptors: Mapping[Key, int], channel: int, since: float) -> int:
+    """A memory file with a table for the next image of this process.
+
+    :param descriptors: by (id, role); the ledger's are among them.
+    :param channel: to the keeper, or -1.
+    """
+    rows = [[ident, int(role), descriptor] for (ident, role), descriptor in descriptors.items()]
+    content = {"version": VERSION, "table": rows, "channel": channel, "since": since, "distbal": __version__}
+    file = os.memfd_create("distbal-table", os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(file), "wb") as out:
+        out.write(json.dumps(content).encode())
+    return file
+
+
+def inherited(environ: MutableMapping[str, str]) -> Inheritance:
+    """What there is for this process; the two variables are taken out of the environment, so that no child sees them.
+
+    :raises InheritanceError: it cannot be understood. All of it is closed then.
+    """
+    handover, keeper = environ.pop(HANDOVER, ""), environ.pop(keeperwire.VARIABLE, "")
+    found = Inheritance()
+    try:
+        if handover:
+            _from_table(found, _number(HANDOVER, handover))
+        elif keeper:
+            found.channel = _channel(_number(keeperwire.VARIABLE, keeper))
+            _from_keeper(found, found.channel)
+        slots, notes = found.take(0, Role.LEDGER), found.take(0, Role.NOTES)
+        if slots >= 0 and notes >= 0:
+            found.ledger = Ledger(slots, notes)
+    except (LedgerError, OSError) as error:
+        found.close()
+        raise InheritanceError(f"what the process before left cannot be taken up: {error}") from error
+    except InheritanceError:
+        found.close()
+        raise
+    return found
+
+
+def _number(variable: str, text: str) -> int:
+    if not text.isdecimal() or len(text) > 9:
+        raise InheritanceError(f"${variable} is no descriptor's number: {text[:40]!r}")
+    return int(text)
+
+
+def _from_table(found: Inheritance, file: int) -> None:
+    with os.fdopen(file, "rb") as table_file:
+        table_file.seek(0)
+        content = table_file.read(_MOST_BYTES)
+    try:
+        said = json.loads(content)
+        if said["version"] != VERSION:
+            raise InheritanceError(f"the table of descriptors has version {said['version']}, and this distbal knows {VERSION}")
+        rows = [(int(ident), int(role), int(descriptor)) for ident, role, descriptor in said["table"]]
+        channel, found.since, found.version = int(said["channel"]), float(said["since"]), str(said["distbal"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise InheritanceError(f"the table of descriptors cannot be understood: {error!r}") from error
+    found.began = "upgrade"
+    for ident, role, descriptor in rows:
+        os.set_inheritable(descriptor, False)
+        found.descriptors[ident, role] = descriptor
+    if channel >= 0:
+        found.channel = _channel(channel)
+        found.channel.send(keeperwire.hello(__version__, os.getpid(), "upgrade", give=False))
+
+
+def _channel(descriptor: int) -> socket.socket:
+    os.set_inheritable(descriptor, False)
+    return socket.socket(fileno=descriptor)
+
+
+def _from_keeper(found: Inheritance, channel: socket.socket) -> None:
+    channel.send(keeperwire.hello(__version__, os.getpid(), "start", give=True))
+    deadline = time.monotonic() + GIVING_TIME
+    while True:
+        channel.settimeout(max(0.001, deadline - time.monotonic()))
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(channel, keeperwire.MAX_PACKET, keeperwire.MAX_DESCRIPTORS)
+        except TimeoutError as error:
+            raise InheritanceError(f"the keeper did not give everything within {GIVING_TIME:g} s") from error
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+        if not packet:
+            raise InheritanceError("the keeper ended while it gave")
+        try:
+            said = keeperwire.from_keeper(packet)
+        except ValueError as error:
+            raise InheritanceError(f"the keeper said what cannot be understood: {error}") from error
+        if isinstance(said, End):
+            found.keeper = said.keeper
+            return
+        if isinstance(said, Give):
+            if len(said.keys) != len(descriptors):
+                raise InheritanceError(f"the keeper gave {len(descriptors)} descriptors and named {len(said.keys)}")
+            found.descriptors.update(zip(said.keys, descriptors, strict=True))

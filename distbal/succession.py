@@ -1,0 +1,237 @@
+"""How one process image follows another: taking up what there was, and giving it away, in the order in which that is safe.
+
+Before an upgrade, what cannot go on in another image is brought to an end while jobs go on: clients of Twisted endpoints
+finish theirs, for at most :data:`DRAIN_TIME` seconds, monitors end what they ask, decisions reach the disk, people are let go.
+Then all else stops at one point between two events, is written down, and is found there by the next image. As long as that has
+not happened, everything can still go on as before (:meth:`Succession.go_on`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import deferLater
+
+from distbal import handover, inheritance
+from distbal.handover import FILE_NOTE, TakenUp, TakingUp
+from distbal.inheritance import HANDOVER, Inheritance
+from distbal.keeperwire import Key, Role
+from distbal.keeping import Keeping
+from distbal.ledger import Ledger
+from distbal.logs import Logger
+from distbal.monitors.rounds import Rounds
+from distbal.notebook import Notebook, Notes
+from distbal.saver import Kept
+from distbal.serving import Serving
+
+#: seconds that clients of Twisted endpoints, whose connections cannot be handed on, have to finish their jobs
+DRAIN_TIME = 300.0
+#: seconds between two looks at them
+LOOK = 0.1
+
+
+class Succession:
+    """What an upgrade needs of the service (upgrade.HandsOver), and what a start does with what was left.
+
+    :param left: what the process before left to this one.
+    :param keeping: to the keeper; None where there is none.
+    :param serving, monitors, kept: whose all of it is.
+    :param noting: makes a notebook that writes by this, where those of these keys are there already.
+    :param text: hosts.yaml as it was last taken in.
+    :param part: lets everybody go whose connection carries no job and cannot be handed on; each fires when it has gone.
+    :param resume: begins again what ``prepare_to_hand_over`` ended.
+
+    :ivar came: what was taken up at the start.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        left: Inheritance,
+        keeping: Keeping | None,
+        serving: Serving,
+        monitors: Rounds,
+        kept: Kept,
+        noting: Callable[[Callable[[str, bytes], None], Iterable[str]], Notebook],
+        *,
+        text: Callable[[], str],
+        part: Callable[[], list[Deferred[Any]]],
+        resume: Callable[[], None],
+    ) -> None:
+        self._reactor = reactor
+        self._left = left
+        self._keeping = keeping
+        self._serving = serving
+        self._monitors = monitors
+        self._kept = kept
+        self._noting = noting
+        self._notebook: Notebook | None = None
+        self._text = text
+        self._part = part
+        self._resume = resume
+        self.came = TakenUp()
+
+    # -- taking up
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there are clients or sessions of an earlier process: then nothing is a reason to end."""
+        return self.came != TakenUp()
+
+    def take_up(self, notes: Notes) -> None:
+        """Go on with what was left. All ports are served by now, and nobody has been accepted.
+
+        :param notes: those of the ledger.
+        """
+        left, keeping = self._left, self._keeping
+        book = left.ledger
+        if book is not None:
+            self.came = TakingUp(left, book, notes, self._serving)()
+            self.log.info("taken up: {came}", came=self.came)
+            if keeping is None:
+                book.close()
+                left.ledger = None
+        elif left.descriptors and keeping is not None:
+            # without accounts nobody knows what these are
+            self.log.error(
+                "{count} descriptors that the keeper held are none that can be taken up", count=len(left.descriptors)
+            )
+        if keeping is not None:
+            for ident, role in (*left.renumbered, *left.descriptors):
+                keeping.let_go(ident, role)
+            if book is None:
+                keeping.hold_ledger()
+            self.note_file()
+            self._notebook = self._noting(keeping.ledger.note, keeping.ledger.read_notes())
+            self._notebook.start()
+            keeping.start()
+        left.close()
+
+    def note_file(self) -> None:
+        """Another file was taken in: the next process goes by that one, should the file be damaged by then."""
+        if self._keeping is not None:
+            self._keeping.ledger.note(FILE_NOTE, self._text().encode())
+
+    def stop(self) -> None:
+        """The service stops, as somebody wished: nothing goes on after it."""
+        if self._notebook is not None:
+            self._notebook.stop()
+        if self._keeping is not None:
+            self._keeping.stopping()
+            self._keeping.stop()
+
+    # -- giving away: upgrade.HandsOver
+
+    def copy_of_the_ledger(self) -> tuple[int, int]:
+        """Descriptors of a copy of the ledger's two files, which the caller closes; the service goes on."""
+        book, _ = self._written()
+        try:
+            return copied(book.slots), copied(book.notes)
+        finally:
+            if self._keeping is None:
+                book.close()
+
+    def prepare_to_hand_over(self) -> Deferred[None]:
+        """Fires when all that is left can be carried."""
+        return Deferred.fromCoroutine(self._prepare())
+
+    async def _prepare(self) -> None:
+        serving = self._serving
+        serving.pause_endpoints(True)
+        ends = self._reactor.seconds() + DRAIN_TIME
+        if waited_for := serving.carried_by_transports:
+            self.log.info(
+                "{count} clients of Twisted endpoints cannot be handed on: they have {time:g} s to finish",
+                count=waited_for,
+                time=DRAIN_TIME,
+            )
+        while serving.carried_by_transports and self._reactor.seconds() < ends:
+            await deferLater(self._reactor, LOOK)
+        if cut_off := serving.carried_by_transports:
+            self.log.warn("{count} clients of Twisted endpoints have not finished: they are cut off", count=cut_off)
+        await self._monitors.suspend()
+
+    def saved(self) -> Deferred[str]:
+        """Fires when all that was to be kept is on the disk: with why it is not, or ""."""
+        return self._kept.saved()
+
+    def take_leave(self) -> Deferred[None]:
+        """Let those go whose connections carry no job; fires when they have gone."""
+        return DeferredList(self._part()).addCallback(lambda _: None)
+
+    def hand_over(self) -> tuple[dict[str, str], list[int]]:
+        """Stop serving, and write everything down for the next image.
+
+        :returns: variables of its environment, and the descriptors that it is to have.
+        """
+        loop, keeping = self._serving.loop, self._keeping
+        if loop is not None:
+            loop.pause_all()
+        if keeping is not None:
+            keeping.flush()
+        _, given = self._written()
+        if self._kept.lock >= 0:
+            given[0, Role.LOCK] = self._kept.lock
+        channel = -1 if keeping is None or keeping.alone else keeping.fileno()
+        table = inheritance.table(given, channel, self._reactor.seconds())
+        descriptors = [*given.values(), table, *([channel] if channel >= 0 else [])]
+        return {HANDOVER: str(table)}, descriptors
+
+    def go_on(self) -> None:
+        """Nothing comes of it: serve as before."""
+        loop = self._serving.loop
+        if loop is not None:
+            loop.go_on()
+        self._serving.pause_endpoints(False)
+        self._resume()
+
+    def leave(self) -> None:
+        """End this process at once, and close nothing: another one is to take all of it up."""
+        keeping = self._keeping
+        if keeping is not None:
+            keeping.flush()
+            if self._notebook is not None:
+                self._notebook.write_all()
+        self.log.info("distbal leaves, and all goes on in the next process")
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(0)
+
+    def _written(self) -> tuple[Ledger, dict[Key, int]]:
+        """All accounts as they are now, and which descriptors go with them."""
+        keeping = self._keeping
+        if keeping is None:
+            book, numbers = Ledger(), itertools.count(1)
+            given = handover.hand_over(book, self._serving, lambda: next(numbers), kept=False)
+        else:
+            book = keeping.ledger
+            given = handover.hand_over(book, self._serving, keeping.new_id, kept=True)
+        book.note(FILE_NOTE, self._text().encode())
+        (self._notebook or self._noting(book.note, ())).write_all()
+        # what was noted may have moved them
+        given[0, Role.LEDGER], given[0, Role.NOTES] = book.slots, book.notes
+        return book, given
+
+
+def copied(descriptor: int) -> int:
+    """A copy of a memory file."""
+    size = os.fstat(descriptor).st_size
+    copy = os.memfd_create("distbal-copy", os.MFD_CLOEXEC)
+    try:
+        done = 0
+        os.ftruncate(copy, size)
+        while done < size:
+            done += os.pwrite(copy, os.pread(descriptor, min(1 << 20, size - done), done), done)
+    except BaseException:
+        os.close(copy)
+        raise
+    return copy
