@@ -25,7 +25,7 @@ BASHDIR    ?= $(PREFIX)/share/bash-completion/completions
 ZSHDIR     ?= $(PREFIX)/share/zsh/site-functions
 FISHDIR    ?= $(PREFIX)/share/fish/vendor_completions.d
 # what the unit starts
-TWISTD      ?= /opt/distbal/bin/twistd
+DISTBAL     ?= /opt/distbal/bin/distbal
 
 # the pure core: tests/test_imports.py keeps Twisted, files and clocks out of these, and their coverage is held higher
 CORE := access activity carried changes checked decisions errors evidence health history hosts judge loads outcomes past policies queues ranking remembered report requests scheduler snapshot standing takeup waits why wire
@@ -39,7 +39,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help venv programs test soak soak-weights lint demo screenshots bench bench-builds bench-proxy bench-monitors bench-web wrap install clean
+.PHONY: help venv programs test soak soak-weights lint demo screenshots bench bench-builds bench-proxy bench-monitors bench-web bench-kept wrap install clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -117,6 +117,9 @@ bench-monitors: $(STAMP)  ## what it takes to ask a thousand hosts how they are,
 bench-web: $(STAMP)  ## what a grant costs with the page open in 20 browsers and metrics scraped every second
 	PATH="$(CURDIR)/$(BIN):$$PATH" bench/run --only web
 
+bench-kept: $(STAMP)  ## what it costs that a crash loses no job, and how long clients wait at an upgrade and at a crash
+	PATH="$(CURDIR)/$(BIN):$$PATH" bench/run --only kept
+
 wrap: build/distbal-wrap $(STAMP)  ## compile the client, distbal-wrap, to build/ and .venv/bin
 	@if [ -e build/distbal-wrap ] && ! cmp -s build/distbal-wrap $(BIN)/distbal-wrap; then \
 		install -m 755 build/distbal-wrap $(BIN)/distbal-wrap; fi
@@ -133,7 +136,7 @@ install: build/distbal-wrap  ## for packagers: unit, example configuration, man 
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SYSCONFDIR)/distbal $(DESTDIR)$(DOCDIR)/examples
 	install -m 755 build/distbal-wrap $(DESTDIR)$(BINDIR)/distbal-wrap
 	install -d $(DESTDIR)$(UNITDIR)
-	sed 's,/opt/distbal/bin/twistd,$(TWISTD),' etc/distbal.service > $(DESTDIR)$(UNITDIR)/distbal.service
+	sed 's,/opt/distbal/bin/distbal,$(DISTBAL),' etc/distbal.service > $(DESTDIR)$(UNITDIR)/distbal.service
 	chmod 644 $(DESTDIR)$(UNITDIR)/distbal.service
 	install -D -m 644 etc/sysusers.d/distbal.conf $(DESTDIR)$(SYSUSERSDIR)/distbal.conf
 	@# a configuration that is in use stays as it is

@@ -100,7 +100,7 @@ class Ear(LineReceiver):
 
 def compose() -> Service:
     """What twistd is to run."""
-    options = Options()  # type: ignore[no-untyped-call]
+    options = Options()
     options.parseOptions(["-c", os.environ["DISTBAL_BENCH_CONFIG"]])  # type: ignore[no-untyped-call]
     whole = Application("distbal")  # type: ignore[no-untyped-call]
     for service in (makeService(options), Probe()):

@@ -19,6 +19,7 @@ from distbal.ledger import Ledger
 from distbal.loop import HotLoop
 from distbal.outcomes import Outcome
 from distbal.ports import BalancePort, HotClient, peer_of
+from distbal.requests import Ticket
 
 _CLIENT = int(Role.CLIENT)
 
@@ -117,6 +118,8 @@ class KeptClient(HotClient):
 
     def handed_over(self) -> None:
         """The keeper has its descriptor."""
+        if self.account < 0:
+            return  # it left meanwhile
         self.handed = True
         line = self._line
         try:
@@ -151,6 +154,11 @@ class KeptClient(HotClient):
         if waited and ticket is not None:
             self._clients.noted(ticket.request.key)
 
+    def refused(self, ticket: Ticket, reason: str) -> None:
+        super().refused(ticket, reason)
+        if ticket.lease is None:
+            self._clients.noted(ticket.request.key)
+
     def hang_up(self) -> None:
         if self.account >= 0:
             keeping = self._clients.keeping
@@ -163,8 +171,14 @@ class KeptClient(HotClient):
             super().hang_up()
 
     def resume(self, account: ledger.Account) -> None:
-        """It was taken up from an earlier process, with this account: the keeper has it."""
-        self._id, self.account, self.handed = account.id, account.offset, True
+        """It was taken up from an earlier process, with this account."""
+        self._id, self.account = account.id, account.offset
+        self.handed = bool(account.flags & ledger.HELD)
+        if not self.handed:
+            # the keeper may have it all the same, which does no harm
+            keeping = self._clients.keeping
+            keeping.hold(account.id, _CLIENT, self.descriptor, self)
+            keeping.soon()
 
     def _send(self, line: bytes) -> bool:
         if not super().deliver(line):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from distbal.keeperwire import Key
 
 #: how long a slow machine may take for one thing, in seconds
-LONG = 20.0
+LONG = 60.0
 _ANCILLARY = socket.CMSG_SPACE(wire.MAX_DESCRIPTORS * 4)
 
 
@@ -46,7 +46,9 @@ class Lines:
                 self.read.append(line.decode())
                 if text in self.read[-1]:
                     return self.read[-1]
-            ready, _, _ = select.select([self._descriptor], [], [], max(0, deadline - time.monotonic()))
+            poll = select.poll()
+            poll.register(self._descriptor, select.POLLIN)
+            ready = poll.poll(max(0, deadline - time.monotonic()) * 1000)
             some = os.read(self._descriptor, 65536) if ready else b""
             assert some, f"{text!r} was not said, but {self.read}"
             self._rest += some
@@ -100,6 +102,7 @@ class Daemon:
         """Let it say hello and that it is ready; what it was given."""
         given, _ = self.hello()
         self.send(wire.ready("7.0", "serving nobody"))
+        self.sent()
         return given
 
     def hold(self, things: Mapping[Key, int], let_go: Sequence[Key] = ()) -> None:
@@ -239,3 +242,11 @@ def connections(number: int) -> Iterator[tuple[list[socket.socket], list[socket.
             for sock in (clients[-1], served[-1]):
                 sock.settimeout(LONG)
         yield clients, served
+
+
+def inodes(descriptors: Mapping[Key, int]) -> dict[Key, int]:
+    """What each is; they are closed."""
+    found = {key: os.fstat(descriptor).st_ino for key, descriptor in descriptors.items()}
+    for descriptor in descriptors.values():
+        os.close(descriptor)
+    return found

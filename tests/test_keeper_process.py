@@ -13,19 +13,7 @@ import pytest
 from distbal import __version__
 from distbal import keeperwire as wire
 from distbal.keeperwire import Role
-from tests.supervising import Supervised, connections, supervised
-
-
-def close(descriptors: dict[wire.Key, int]) -> None:
-    for descriptor in descriptors.values():
-        os.close(descriptor)
-
-
-def inodes(descriptors: dict[wire.Key, int]) -> dict[wire.Key, int]:
-    """What each is; they are closed."""
-    found = {key: os.fstat(descriptor).st_ino for key, descriptor in descriptors.items()}
-    close(descriptors)
-    return found
+from tests.supervising import Supervised, connections, inodes, supervised
 
 
 def test_what_was_held_is_given_back_after_a_kill(tmp_path: Path) -> None:
@@ -80,7 +68,7 @@ def test_all_that_a_daemon_sent_before_its_end_counts(tmp_path: Path) -> None:
         os.kill(keeper.process.pid, signal.SIGCONT)
         given = keeper.daemon().serve()
         assert sorted(given) == [(number, Role.SESSION_CLIENT) for number in range(40)]
-        close(given)
+        inodes(given)
 
 
 def test_a_daemon_that_ends_with_its_mail_unread(tmp_path: Path) -> None:
@@ -94,7 +82,7 @@ def test_a_daemon_that_ends_with_its_mail_unread(tmp_path: Path) -> None:
         keeper.lines.until("ended with status 3; a new one starts")
         given = keeper.daemon().serve()
         assert list(given) == [(1, Role.CLIENT)]
-        close(given)
+        inodes(given)
 
 
 def test_what_is_let_go_is_closed_and_what_is_sent_again_takes_its_place(tmp_path: Path) -> None:
@@ -117,7 +105,7 @@ def test_what_is_let_go_is_closed_and_what_is_sent_again_takes_its_place(tmp_pat
         daemon.kill()
         given = keeper.daemon().serve()
         assert list(given) == [(1, Role.SESSION_CLIENT)]
-        close(given)
+        inodes(given)
         clients[2].setblocking(False)
         with pytest.raises(BlockingIOError):
             clients[2].recv(1)
@@ -141,14 +129,14 @@ def test_a_client_whose_connection_is_shut_down_is_dropped_and_others_are_not(tm
         daemon = keeper.daemon()
         given = daemon.serve()
         assert sorted(given) == [(1, Role.SESSION_CLIENT), (2, Role.CLIENT), (3, Role.CLIENT)]
-        close(given)
+        inodes(given)
         # one that leaves with a reset while no daemon looks
         daemon.kill()
         clients[3].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         clients[3].close()
         given = keeper.daemon().serve()
         assert sorted(given) == [(1, Role.SESSION_CLIENT), (2, Role.CLIENT)]
-        close(given)
+        inodes(given)
 
 
 def test_garbage_is_said_and_its_descriptors_are_closed(tmp_path: Path) -> None:
@@ -202,7 +190,7 @@ def test_a_full_keeper_says_so_and_goes_on(tmp_path: Path) -> None:
         daemon.kill()
         given = keeper.daemon().serve()
         assert sorted(given) == [*((number, Role.CLIENT) for number in range(1, 50)), (201, Role.CLIENT)]
-        close(given)
+        inodes(given)
 
 
 def test_a_first_daemon_that_does_not_start_ends_the_keeper_with_its_status(tmp_path: Path) -> None:
@@ -227,7 +215,7 @@ def test_what_is_held_is_never_given_up_for_a_daemon_that_does_not_start(tmp_pat
             daemon = keeper.daemon()
         given = daemon.serve()
         assert list(given) == [(1, Role.CLIENT)]
-        close(given)
+        inodes(given)
 
 
 def test_what_is_held_is_dropped_when_daemons_do_not_live_with_it(tmp_path: Path) -> None:
@@ -239,7 +227,7 @@ def test_what_is_held_is_dropped_when_daemons_do_not_live_with_it(tmp_path: Path
         for _ in range(6):
             daemon.kill(signal.SIGSEGV)
             daemon = keeper.daemon()
-            close(daemon.hello()[0])
+            inodes(daemon.hello()[0])
         keeper.lines.until("5 daemons in a row ended soon after they took up what was held: all 1 descriptors are dropped")
         assert clients[0].recv(1) == b""
         daemon.send(wire.ready("7.0", "serving nobody"))
@@ -258,7 +246,7 @@ def test_a_silent_daemon_is_killed(tmp_path: Path) -> None:
         given, told = daemon.hello()
         assert list(given) == [(1, Role.CLIENT)]
         assert told.last.endswith("gave no sign of life for 1 s, and was killed")
-        close(given)
+        inodes(given)
         # before it serves there is more patience, and not for ever
         keeper.lines.until(f"no sign of life of the daemon (process {daemon.pid}) for 4 s: it is killed")
 
@@ -353,7 +341,7 @@ def test_nobody_has_to_listen(tmp_path: Path, how: str) -> None:
         daemon.kill()
         given = keeper.daemon().serve()
         assert list(given) == [(1, Role.CLIENT)]
-        close(given)
+        inodes(given)
 
 
 def test_a_reader_that_hangs_stops_nothing(tmp_path: Path) -> None:

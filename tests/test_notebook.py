@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from distbal import notebook
-from distbal.activity import Activity
-from distbal.carried import CarriedTicket, CarriedTotals
+from distbal.activity import Activity, Bin
+from distbal.carried import CarriedHost, CarriedTicket, CarriedTotals
+from distbal.evidence import Account
+from distbal.health import Verdict
 from distbal.history import History
 from distbal.hosts import AdminState, Farm, HostSpec
 from distbal.leases import LocalLeases
@@ -22,7 +24,9 @@ from distbal.notebook import LAST_ATTEMPTS, MOST_NOTES, MOST_WRONG, TURN, TURNS,
 from distbal.outcomes import Outcome
 from distbal.requests import Lease, Request, Ticket
 from distbal.scheduler import Scheduler
+from distbal.standing import UNKNOWN
 from distbal.takeup import Carried
+from distbal.waits import BOUNDS
 from tests.support import LoggedErrors
 
 A_ROUND = [TURN] * (TURNS + 1)
@@ -342,3 +346,62 @@ def test_any_bytes_are_read_or_left_out(notes: dict[str, bytes]) -> None:
     read = read_notes(notes)
     assert len(read.wrong) <= len(notes)
     History().take_up(read.history)
+
+
+# -- versions
+
+#: as the first version that keeps notes wrote them: every later one has to understand it
+FIRST = {
+    "host/snookles:3632": b'{"name":"snookles:3632","slots":3,"rank":0,"options":",lzo","address":["10.0.0.7",3632],'
+    b'"pools":["default","arm"],"auto":true,"position":0,"admin":"ready","decided":"","verdicts":[{"source":"ssh","up":true,'
+    b'"at":5000.0,"weight":500,"reason":"half of it is ours","expires":5030.0},{"source":"connect","up":false,"at":5011.5,'
+    b'"reason":"refused connections","expires":5016.5,"then":{"source":"connect","up":true,"at":5016.5,"weight":1,'
+    b'"reason":"on trial: one job at a time; it refused connections","expires":5076.5}}],"leases":0,"granted":2,"held":1.5,'
+    b'"evidence":{"pause":5.0,"failed":5011.5,"without":["10.0.0.9"],"sent":300,"received":60,"connected":1,'
+    b'"connecting":0.25,"failures":{"refused":1}}}',
+    "host/box": b'{"name":"box","slots":2,"rank":1,"options":"","address":["10.0.0.8",3632],"pools":["default"],"auto":false,'
+    b'"position":1,"admin":"drain","decided":"fan broken","verdicts":[],"leases":1,"granted":1,"held":0.0,'
+    b'"average":[0.08,5011.5]}',
+    "totals": b'{"asked":4,"granted":3,"ended":2,"withdrawn":0,"refused":0,"waits":{"bounds":[0.01,0.03,0.1,0.3,1.0,3.0,10.0,'
+    b'30.0,60.0,120.0,300.0,600.0],"counts":[0,0,1,0,0,0,0,0,0,0,0,0,0],"seconds":0.0625}}',
+    "history": b'[{"lease":1764231010123456,"host":"snookles:3632","address":"10.0.0.9","port":4711,"asked":5000.0,'
+    b'"granted":5000.0,"ended":5001.5,"outcome":"answered","waited":false},{"lease":1764231010123457,"host":"box",'
+    b'"address":"10.0.0.9","port":4711,"key":"a build","pool":"arm","exclude":["snookles:3632"],"job":1764231010123456,'
+    b'"since":5000.0,"only":"box","asked":5000.0,"granted":5011.5,"ended":5011.5,"outcome":"refused","waited":true}]',
+    "activity": b'{"width":10.0,"bins":[[500,1.0,1,0.0,0]],"number":501,"looks":1,"active":2,"waiting":1,"most_active":2,'
+    b'"most_waiting":1}',
+}
+
+
+def test_the_notes_of_the_first_version_are_understood() -> None:
+    read = read_notes(FIRST)
+    assert read.wrong == []
+    trial = Verdict("connect", True, 5016.5, 1, "on trial: one job at a time; it refused connections", 5076.5)
+    assert read.hosts == [
+        CarriedHost(
+            HostSpec("snookles:3632", 3, 0, ",lzo", ("10.0.0.7", 3632), ("default", "arm"), auto=True),
+            verdicts=(
+                Verdict("ssh", True, 5000.0, 500, "half of it is ours", 5030.0),
+                Verdict("connect", False, 5011.5, None, "refused connections", 5016.5, trial),
+            ),
+            account=Account(5.0, 5011.5, frozenset({"10.0.0.9"}), 300, 60, 1, 0.25, {"refused": 1}),
+            granted=2,
+            held=1.5,
+        ),
+        CarriedHost(HostSpec("box", 2, 1, address=("10.0.0.8", 3632)), 1, AdminState.DRAIN, "fan broken", leases=1, granted=1),
+    ]
+    assert read.averages == {"box": (0.08, 5011.5)}
+    assert read.totals == CarriedTotals(4, 3, 2, 0, 0, BOUNDS, (0, 0, 1, *[0] * 10), 0.0625)
+    assert read.activity.hour() == [Bin(500, 1.0, 1, 0.0, 0), Bin(501, 2.0, 2, 1.0, 1)]
+    history = History()
+    history.take_up(read.history)
+    (job,) = history.jobs()
+    assert (job.id, job.address, job.port, job.pool) == (1764231010123456, "10.0.0.9", 4711, "default")
+    first, second = job.attempts
+    assert (first.lease, first.host, first.asked, first.granted, first.ended, first.outcome, first.waited) == (
+        *(1764231010123456, "snookles:3632", 5000.0, 5000.0, 5001.5, Outcome.ANSWERED, None),
+    )
+    assert second.request == Request(
+        *("10.0.0.9", 4711, "a build", "arm", ("snookles:3632",), 1764231010123456, 5000.0, "box"),
+    )
+    assert (second.outcome, second.waited) == (Outcome.REFUSED, UNKNOWN)

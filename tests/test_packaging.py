@@ -248,7 +248,9 @@ def test_the_unit_is_sound_and_gives_little_away(tmp_path: Path) -> None:
     unit = tmp_path / "distbal.service"
     # verify looks for the programs that the unit names; whether the pages are installed is none of its business
     text = (ROOT / "etc" / "distbal.service").read_text()
-    unit.write_text(re.sub("^Documentation=.*\n", "", text.replace("/opt/distbal/bin/twistd", "/bin/true"), flags=re.MULTILINE))
+    unit.write_text(
+        re.sub("^Documentation=.*\n", "", text.replace("/opt/distbal/bin/distbal", "/bin/true"), flags=re.MULTILINE)
+    )
     assert run("systemd-analyze", "verify", unit, cwd=tmp_path) == ""
     said = run("systemd-analyze", "security", "--offline=yes", unit, cwd=tmp_path)
     exposure = re.search(r"Overall exposure level for distbal.service: ([\d.]+)", said)

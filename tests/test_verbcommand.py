@@ -242,8 +242,9 @@ def test_an_upgrade_that_comes_to_nothing_after_all(tmp_path: Path, capsys: Said
 def test_status_over_the_admin_socket(capsys: Said) -> None:
     lines = said(capsys, "status").splitlines()
     assert lines[1].startswith("3 hosts: 5 of 8 slots lent; nobody waits")
-    assert lines[5].split()[:3] == ["HOST", "STATE", "SLOTS"]
-    assert [line.split()[0] for line in lines[6:9]] == ["snookles:3632", "newbb:3632", "[fd00::7]:3632"]
+    heads = lines.index("") + 1
+    assert lines[heads].split()[:3] == ["HOST", "STATE", "SLOTS"]
+    assert [line.split()[0] for line in lines[heads + 1 : heads + 4]] == ["snookles:3632", "newbb:3632", "[fd00::7]:3632"]
     answer = json.loads(said(capsys, "status", "--json"))
     assert (answer["version"], answer["totals"]["used"], len(answer["hosts"])) == (1, 5, 3)
     assert answer["hosts"][0]["clients"][0]["address"] == "10.0.0.9"

@@ -27,6 +27,7 @@ from distbal.access import AccessList
 from distbal.complaints import Complaints
 from distbal.decisions import Decisions
 from distbal.inside import Inside
+from distbal.report import KeeperReport
 from distbal.reporter import Reporter
 from distbal.web.resources import send
 from distbal.web.site import Channel, WebSite, make_site
@@ -88,6 +89,9 @@ class Web:
         return await connect(self.port)
 
 
+KEEPER: KeeperReport = {"pid": 7, "version": "1.2", "restarts": 0, "last": "", "gone": ""}
+
+
 def reporter_of(ground: Ground, decisions: Callable[[], Decisions] = Decisions) -> Reporter:
     ports = {"balance": ["0.0.0.0:5656"], "web": ["0.0.0.0:5659"]}
     seconds = ground.clock.seconds
@@ -96,7 +100,7 @@ def reporter_of(ground: Ground, decisions: Callable[[], Decisions] = Decisions) 
         ground.rounds,
         seconds=seconds,
         wall=lambda: seconds() + 1e9,
-        inside=Inside(ground.clock, lambda: 900),
+        inside=Inside(ground.clock, lambda: 900, lambda: KEEPER),
         decisions=decisions,
         ports=lambda: ports,
     )
