@@ -26,6 +26,7 @@ from distbal.bugs import bugs
 from distbal.keeperwire import End, Keeper, Key, Leave, News, Role
 from distbal.ledger import Ledger
 from distbal.logs import Logger
+from distbal.periodic import Periodic
 from distbal.report import KeeperReport
 
 #: seconds for which a keeper that takes nothing is waited for
@@ -81,7 +82,7 @@ class Keeping:
         self._stuck_since: float | None = None
         self._timer: IDelayedCall | None = None
         self._soon: IDelayedCall | None = None
-        self._beats: IDelayedCall | None = None
+        self._beats = Periodic(reactor, BEAT, lambda: self._say(keeperwire.BEAT), "to let the keeper hear that distbal lives")
         ledger.moved = self._notes_moved
 
     # -- the beginning and the end
@@ -90,7 +91,7 @@ class Keeping:
         """Listen to the keeper, and let it hear that we live."""
         if not self.alone:
             self._reactor.addReader(self)
-            self._beat()
+            self._beats.start(now=True)
 
     def hold_ledger(self) -> None:
         """Let the keeper have the ledger's two files."""
@@ -109,10 +110,11 @@ class Keeping:
 
     def stop(self) -> None:
         """No more of this."""
-        for call in (self._timer, self._soon, self._beats):
+        for call in (self._timer, self._soon):
             if call is not None and call.active():
                 call.cancel()
-        self._timer = self._soon = self._beats = None
+        self._timer = self._soon = None
+        self._beats.stop()
         if not self.alone:
             self._reactor.removeReader(self)
             self._channel.close()
@@ -236,18 +238,12 @@ class Keeping:
         self.alone = why
         self._reactor.removeReader(self)
         self._channel.close()
-        if self._beats is not None:
-            self._beats.cancel()
-            self._beats = None
+        self._beats.stop()
         self.log.error(
             "the keeper is gone: {why}. distbal goes on alone: jobs are served as before, but a crash would lose them."
             " Start it anew with distbal supervise when the farm is quiet",
             why=why,
         )
-
-    def _beat(self) -> None:
-        self._beats = self._reactor.callLater(BEAT, self._beat)
-        self._say(keeperwire.BEAT)
 
     def _say(self, packet: bytes) -> None:
         if self.alone:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from distbal import ledger
+from distbal.bugs import bugs
 from distbal.keeperwire import Role
 from distbal.keeping import Keeping
 from distbal.ledger import Ledger
@@ -121,14 +122,18 @@ class KeptClient(HotClient):
             return  # it left meanwhile
         self.handed = True
         line = self._line
-        if not line:
-            self._clients.keeping.ledger.mark(self.account, ledger.HELD)
-            return
-        self._line = b""
-        if HotClient.deliver(self, line):
-            self._clients.keeping.ledger.mark(self.account, ledger.HELD | ledger.TOLD)
-        else:
-            self.left(Outcome.UNDELIVERED)
+        try:
+            if not line:
+                self._clients.keeping.ledger.mark(self.account, ledger.HELD)
+                return
+            self._line = b""
+            if HotClient.deliver(self, line):
+                self._clients.keeping.ledger.mark(self.account, ledger.HELD | ledger.TOLD)
+            else:
+                self.left(Outcome.UNDELIVERED)
+        except Exception:  # noqa: BLE001 (whatever it is, the slot comes back)
+            bugs.met("connection", self.port.log, "a client that is new could not be told its host; it is let go")
+            self.left(Outcome.CUT_OFF)
 
     def deliver(self, line: bytes) -> bool:
         ticket = self.ticket
