@@ -107,13 +107,14 @@ class Lives:
     :ivar now: the process that lives.
     """
 
-    def __init__(self, *specs: Listener, hosts: Mapping[str, int] | None = None, way: str = "kept", room: int = 1000) -> None:
+    def __init__(
+        self, *specs: Listener, hosts: Mapping[str, int] | None = None, way: str = "kept", room: int = 1000, **farm: Any
+    ) -> None:
         self.specs = list(specs or [ANY])
-        self.farm = Farm(
-            tuple(HostSpec(name, slots, rank) for rank, (name, slots) in enumerate((hosts or {"alpha": 1}).items()))
-        )
+        named = (hosts or {"alpha": 1}).items()
+        self.farm = Farm(tuple(HostSpec(name, slots, rank) for rank, (name, slots) in enumerate(named)), **farm)
         self.way, self._room, self.lives = way, room, True
-        self.holder = None if way == "upgrade" else Holder()
+        self.holder = None if way == "upgrade" else Holder(watched=False)
         self.clock = MemoryReactorClock()  # type: ignore[no-untyped-call]
         self.clock.advance(1000)
         left = Inheritance()
@@ -131,6 +132,17 @@ class Lives:
         for _ in range(4):
             self.now.loop.doRead()
             self.clock.advance(0)
+
+    @contextmanager
+    def unheard(self) -> Iterator[None]:
+        """While the block runs, nothing gets to the keeper."""
+        keeping = self.now.keeping
+        assert keeping is not None
+        keeping.flush = lambda: None  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            del keeping.flush
 
     def kill(self, *, heard: bool = True) -> dict[Key, int]:
         """The end of the process; what it leaves.
@@ -224,12 +236,17 @@ def lives(*specs: Listener, **how: Any) -> Iterator[Lives]:
 
 
 class Guest:
-    """A client, and all that it has heard."""
+    """A client, and all that it has heard.
 
-    def __init__(self, where: Any) -> None:
+    :param source: the address that it comes from; "" for the usual.
+    """
+
+    def __init__(self, where: Any, source: str = "") -> None:
         self.sock = socket.socket(socket.AF_UNIX if isinstance(where, str) else socket.AF_INET)
         self.sock.settimeout(10)
         try:
+            if source:
+                self.sock.bind((source, 0))
             self.sock.connect(where)
         except OSError:
             self.sock.close()
