@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from distbal import ledger, takeup
+from distbal import ledger, overlay, takeup
 from distbal.carried import CarriedTicket
 from distbal.closing import shut_and_close
 from distbal.config import Settings
@@ -232,7 +232,8 @@ class TakingUp:
         notes = self._notes
         sessions = self._sessions(accounts)
         leases = self._serving.leases
-        taken = leases.take_up(Carried(self._tickets, notes.hosts, notes.totals, turns))
+        # what a person decided is kept elsewhere, and told already
+        taken = leases.take_up(Carried(self._tickets, notes.hosts, notes.totals, turns), anew={overlay.SOURCE})
         for one in taken.left_out:
             _log.error("{ticket} cannot be taken up: {why}", ticket=one.ticket, why=one.why)
         there = self._resumed(taken.tickets)
