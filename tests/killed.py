@@ -33,6 +33,8 @@ from distbal.takeup import Carried
 from tests.keepers import Holder
 from tests.proxies import House, StrictLoop
 
+#: whether lines count from when it serves, and not from when it starts; and how many
+Cut = tuple[bool, int]
 _CODE = str(Path(distbal.__file__).parent) + os.sep
 
 
@@ -57,14 +59,14 @@ class Daemon:
     """The processes, one after the other.
 
     :param specs: the farm.
-    :param cuts: for each process but the last: at how many lines of distbal's code it is killed.
+    :param cuts: for each process but the last: at which line of distbal's code it is killed.
     :param how: as of :class:`tests.proxies.House`.
 
     :ivar where: its address.
     :ivar kills: how many were killed.
     """
 
-    def __init__(self, specs: Collection[HostSpec], cuts: Collection[int], **how: Any) -> None:
+    def __init__(self, specs: Collection[HostSpec], cuts: Collection[Cut], **how: Any) -> None:
         self._specs, self._cuts, self._how = specs, list(cuts), how
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._listener.setblocking(False)
@@ -82,7 +84,7 @@ class Daemon:
         channel = self.holder.channel()
         left = self.holder.give()
         control, other = socket.socketpair()
-        cut = self._cuts.pop(0) if self._cuts else 0
+        cut = self._cuts.pop(0) if self._cuts else (False, 0)
         process = os.fork()
         if not process:
             try:
@@ -140,13 +142,14 @@ def _live(
     channel: socket.socket,
     left: dict[Key, int],
     control: socket.socket,
-    cut: int,
+    cut: Cut,
     specs: Collection[HostSpec],
     how: dict[str, Any],
 ) -> None:
     """The life of a process."""
-    if cut:
-        sys.settrace(_killer(cut))
+    serving, lines = cut
+    if lines and not serving:
+        sys.settrace(_killer(lines))
     hands = Hands()
     slots, notes = left.pop((0, Role.LEDGER), -1), left.pop((0, Role.NOTES), -1)
     ledger = Ledger(slots, notes)
@@ -166,6 +169,8 @@ def _live(
         assert session.resume(there.tickets.get(account.ticket) if ticket_of(account, session) else None)
     house.leases.deliver(there.grants)
     loop.listen(listener, lambda descriptor, address: house.port.hot(loop, descriptor, address), splice.COST)
+    if lines and serving:
+        sys.settrace(_killer(lines))
     poll = select.poll()
     poll.register(loop.fileno(), select.POLLIN)
     poll.register(control, select.POLLIN)

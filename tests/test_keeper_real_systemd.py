@@ -17,7 +17,7 @@ import pytest
 from distbal import keeperwire as wire
 from distbal.keeperwire import Role
 from tests.supervising import Daemon, address, connections, inodes
-from tests.support import ROOT, need, room_for, stop
+from tests.support import ROOT, need, room_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +96,8 @@ def systemd(directory: Path) -> Iterator[RealSystemd]:
                 pytest.skip(f"systemd --user does not run here: {said}{log.read_text() if log.exists() else ''}")
             yield running
         finally:
-            stop(process)
+            # the first process of the namespace ends, and all the others with it
+            process.communicate()
 
 
 def unit(path: str) -> str:

@@ -548,6 +548,26 @@ async def test_a_connection_that_the_keeper_did_not_have_is_made_again() -> None
         assert house.all_outcomes() == [Outcome.NO_ANSWER]
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_lease_that_is_free_at_the_take_up_goes_to_one_that_is_not_watched_yet() -> None:
+    with Server() as server:
+        house = KeptHouse(server.spec())
+        async with house.lasts(), relayed(house, server) as (client, _):
+            with house.client(b"second") as second:
+                await house.becomes(1, 1)
+                house.kill()
+                house.lose(Role.SESSION_SERVER)
+                house.live_again()
+                assert await heard(client) == (b"", False)
+                with await server.accept() as end:
+                    assert await read(end, 6) == b"second"
+                    end.send(b"done")
+                    end.close()
+                assert await heard(second) == (b"done", True)
+        assert house.all_outcomes() == [Outcome.CUT_OFF, Outcome.ANSWERED]
+        assert house.counts["granted"] == 2
+
+
 async def _stuff(house: KeptHouse, peer: Peer, data: bytes) -> int:
     """Send as much of it as goes while nobody reads."""
     sent, before = 0, -1

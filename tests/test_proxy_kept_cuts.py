@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.killed import Daemon
+from tests.killed import Cut, Daemon
 from tests.peers import PATIENCE
 from tests.proxies import Server, noise
 
@@ -85,7 +85,7 @@ class Connection:
             self.sock.close()
 
 
-def run(cuts: list[int], sizes: list[tuple[int, int]], passes: bool, server_first: bool = False) -> Daemon:
+def run(cuts: list[Cut], sizes: list[tuple[int, int]], passes: bool, server_first: bool = False) -> Daemon:
     """Let jobs of these sizes, each way, be done, while the daemon is killed."""
     jobs = [Job(bytes([number]) + noise(up, number), noise(down, number), passes) for number, (up, down) in enumerate(sizes)]
     with Server() as server:
@@ -145,15 +145,16 @@ def _at_rest(daemon: Daemon) -> None:
 
 small = st.integers(0, 3000)
 large = st.integers(0, 400_000)
+cuts_of = st.tuples(st.just(True), st.integers(1, 1500)) | st.tuples(st.just(False), st.integers(1, 1500))
 jobs_of = st.lists(st.tuples(small | large, (small | large).map(lambda size: size + 1)), min_size=1, max_size=4)
 
 
-@given(st.lists(st.integers(1, 3000), min_size=1, max_size=12), jobs_of, st.booleans())
+@given(st.lists(cuts_of, min_size=1, max_size=12), jobs_of, st.booleans())
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-def test_bytes_and_leases_are_as_they_would_be(cuts: list[int], sizes: list[tuple[int, int]], passes: bool) -> None:
+def test_bytes_and_leases_are_as_they_would_be(cuts: list[Cut], sizes: list[tuple[int, int]], passes: bool) -> None:
     run(cuts, sizes, passes)
 
 
 def test_killed_at_one_line_after_the_other() -> None:
-    kills = sum(run([cut] * 3, [(100, 100), (2000, 3000), (10, 10)], cut % 2 == 0).kills for cut in range(700, 2400, 29))
-    assert kills
+    jobs = [(100, 100), (2000, 3000), (10, 10)]
+    assert sum(run([(True, line)] * 3, jobs, line % 2 == 0).kills for line in range(1, 1800, 29)) > 100

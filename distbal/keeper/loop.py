@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from distbal.keeper.systemd import Systemd
     from distbal.keeperwire import FromDaemon
 
-#: seconds
-NAP = 0.005
+#: at a thousand clients a second it halves what the keeper costs, and that is in seconds what a daemon's start may take longer
+NAP = 0.02
 LONGEST_WAIT = 1.0
 #: so many seconds after the time for which it had asked, the keeper itself was stopped, or the machine was
 LATE = 1.0
@@ -141,7 +141,7 @@ class Supervision:
             self._next_beat = now + self._systemd.watchdog
             self._systemd.tell("WATCHDOG=1")
         if self._trial is not None and now >= self._trial.deadline:
-            self._trial = self._trial._replace(deadline=now + replacing.TRIAL)
+            self._trial = self._trial._replace(deadline=now + replacing.TRIAL, late=True)
             os.kill(self._trial.pid, signal.SIGKILL)
         if self._daemon is not None:
             self._watch(self._daemon, now)
@@ -166,8 +166,8 @@ class Supervision:
         try:
             daemon = Daemon.start(self._settings.command, self._voice.complain, now)
         except OSError as error:
-            self._start = now + past.LONGEST
-            self._voice.say(f"the daemon cannot be started: {error.strerror}; again in {past.LONGEST:g} s")
+            self._start = now + 1.0
+            self._voice.complain(f"the daemon cannot be started: {error.strerror}; again in 1 s")
             return
         self._start = None
         self._take(daemon)
@@ -351,10 +351,10 @@ class Supervision:
 
     def _tried(self, trial: replacing.Trial, status: int) -> None:
         self._trial = None
-        words = trial.words()
+        words = trial.words(status)
         self._replace = status == 0
         if status:
-            self._go_on(f"the trial of new code says no: {words or f'it {ended(status)}'}")
+            self._go_on(f"the trial of new code says no: {words}")
 
     def _go_on(self, why: str) -> None:
         self._voice.say(f"the keeper goes on as distbal {__version__}: {why}")

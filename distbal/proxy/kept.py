@@ -140,9 +140,16 @@ class KeptSession(LastingSession):
                 passed += flow.pipe.descriptors
         return passed
 
-    def take_up(self, account: Account, server: int, pipes: Collection[tuple[int, Pipe]], broken_off: str) -> None:
+    def take_up(
+        self,
+        account: Account,
+        server: int,
+        pipes: Collection[tuple[int, Pipe]],
+        broken_off: str,
+        resumed: Callable[[], None],
+    ) -> None:
         self._has_account(account.id, account.offset)
-        super().take_up(account, server, pipes, broken_off)
+        super().take_up(account, server, pipes, broken_off, resumed)
 
     def _cannot_be_watched(self, why: str) -> None:
         self._lose_account()

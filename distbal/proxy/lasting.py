@@ -56,7 +56,7 @@ Passed = tuple[int, int, int]
 class LastingSession(SpliceSession):
     """A spliced session, with what is needed to go on with it."""
 
-    __slots__ = ("_broken_off",)
+    __slots__ = ("_broken_off", "_resumed", "_taken_up_as")
 
     # -- into a ledger
 
@@ -116,14 +116,23 @@ class LastingSession(SpliceSession):
 
     # -- out of a ledger
 
-    def take_up(self, account: Account, server: int, pipes: Collection[tuple[int, Pipe]], broken_off: str) -> None:
+    def take_up(
+        self,
+        account: Account,
+        server: int,
+        pipes: Collection[tuple[int, Pipe]],
+        broken_off: str,
+        resumed: Callable[[], None],
+    ) -> None:
         """Be what an earlier process had; :meth:`resume` follows.
 
         :param server: its server's descriptor, ours from now on; -1 for none.
         :param pipes: those with something of this session's in them, each with its account's flags.
         :param broken_off: why it cannot go on, if it cannot: it ends as soon as it is resumed.
+        :param resumed: called when it was.
         """
-        self.state = _FROM_ACCOUNT[account.state]
+        self._resumed = resumed
+        self.state = self._taken_up_as = _FROM_ACCOUNT[account.state]
         self._server = server
         self._connect = account.connect
         self._broken_off = broken_off
@@ -146,26 +155,39 @@ class LastingSession(SpliceSession):
         up, down, server = self.up, self.down, self._server
         up.target = down.source = server
         said_up = bool(account.flags & SAID_UP)
-        done = transferred(server, we_connected=True, we_ended=said_up, broken=account.error not in (0, errno.EPIPE))
+        error, is_to_hear = account.error, broke(server)
+        done = transferred(
+            server,
+            we_connected=True,
+            we_ended=said_up,
+            taken=self._given(),
+            peer_ended=error == errno.EPIPE or (said_up and not error and not is_to_hear),
+        )
         up.taken += done.sent
         down.taken = done.taken
-        if done.state == CLOSED:
-            try:
-                other = transferred(self._client, we_connected=False)
-            except OSError:
-                pass  # a Unix socket, which does not count
-            else:
-                if other.state != CLOSED:
-                    # what the client was given, and what is on its way to it, is known better
-                    down.taken = other.sent + (0 if down.pipe is None else down.pipe.held)
-        if account.error:
-            up.error = OSError(account.error, os.strerror(account.error))
+        if done.state == CLOSED and not (error or said_up or is_to_hear):
+            # it broke, and the process before was told, and did not come to write that down
+            error = errno.EPIPE if done.peer_ended else errno.ECONNRESET
+        if error:
+            up.error = OSError(error, os.strerror(error))
             _drop(up)
         elif said_up:
             up.ended = up.over = True
         if account.flags & SAID_DOWN:
             down.ended = down.over = True
             self._gone &= ~_HUP
+
+    def _given(self) -> int | None:
+        """Bytes that the client was given, or that are on their way to it, which are those that the server was relieved of.
+
+        None where its socket does not know it (any more).
+        """
+        pipe = self.down.pipe
+        try:
+            done = transferred(self._client, we_connected=False)
+        except OSError:
+            return None  # a Unix socket, which does not count
+        return None if done.state == CLOSED else done.sent + (0 if pipe is None else pipe.held)
 
     def resume(self, ticket: Ticket | None) -> bool:
         """Go on.
@@ -174,6 +196,12 @@ class LastingSession(SpliceSession):
             is this session's, and is waiting, or has a lease. None for others.
         :returns: False where that could not be, and it has ended.
         """
+        try:
+            return self._resume(ticket)
+        finally:
+            self._resumed()
+
+    def _resume(self, ticket: Ticket | None) -> bool:
         port, state = self.port, self.state
         lease = None if ticket is None else ticket.lease
         if state == phases.WAITING:
@@ -241,6 +269,8 @@ class LastingSession(SpliceSession):
             port.young.add(self)
         else:
             self.give_up_connecting()
+            if state != self._taken_up_as:
+                return  # somebody else's end gave it a lease a moment ago, and it is about to connect
             if state == phases.CONNECTING:
                 port.soon(self._look_up)
             elif state == phases.QUIET and (self.up.pipe is not None or port.server_first or self._job):

@@ -51,6 +51,34 @@ class TakenUp:
     ended: list[Account] = field(default_factory=list)
 
 
+class _Gate:
+    """Puts off what is to be done soon until all sessions are resumed: one that ends gives its lease to another, perhaps to one
+    that is not resumed yet, and so cannot connect.
+
+    :ivar sessions: how many are to be resumed.
+    """
+
+    def __init__(self, loop: HotLoop) -> None:
+        self.sessions = 0
+        self._loop = loop
+        self._ports: set[ProxyPort] = set()
+        self._later: list[Callable[[], None]] = []
+
+    def put_off(self, port: ProxyPort) -> None:
+        """One of its sessions is to be resumed."""
+        self._ports.add(port)
+        port.soon = self._later.append
+
+    def resumed(self) -> None:
+        """One was."""
+        self.sessions -= 1
+        if not self.sessions:
+            for port in self._ports:
+                port.soon = self._loop.soon
+            for call in self._later:
+                self._loop.soon(call)
+
+
 def take_up(
     proxy: Proxy,
     loop: HotLoop,
@@ -67,7 +95,7 @@ def take_up(
     keeping = proxy.keeping
     accounts = list(accounts)
     pipes = _take_up_pipes(proxy, [account for account in accounts if account.kind == PIPE], descriptors, keeping)
-    taken = TakenUp()
+    taken, gate = TakenUp(), _Gate(loop)
     for account in accounts:
         if account.kind != SESSION:
             continue
@@ -78,15 +106,16 @@ def take_up(
             (taken.missing if client < 0 else taken.ended).append(account)
             _end(account, client, server, keeping)
             continue
-        port.soon = loop.soon
+        gate.put_off(port)
         its = pipes.pop(account.id, [])
         broken_off = "distbal was killed between two bytes" if any(flags & MARKED for flags, _ in its) else ""
         session = proxy.kind(port, loop, proxy.pipes, client, account.address, account.peer_port)
-        session.take_up(account, server, its, broken_off)
+        session.take_up(account, server, its, broken_off, gate.resumed)
         taken.sessions.append((account, session))
     for left in pipes.values():
         for _, pipe in left:
             proxy.pipes.give_back(pipe)
+    gate.sessions = len(taken.sessions)
     for key in [key for key in descriptors if key[1] in _ROLES]:
         os.close(descriptors.pop(key))
         if keeping is not None:

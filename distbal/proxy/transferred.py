@@ -12,7 +12,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from distbal.proxy.sockets import broke, in_flight, socket_of, unread
+from distbal.proxy.sockets import in_flight, socket_of, unread
 
 #: states of a connection (linux/tcp_states.h)
 ESTABLISHED, SYN_SENT, CLOSED, CLOSE_WAIT = 1, 2, 7, 8
@@ -30,11 +30,13 @@ class Transferred:
 
     :ivar state: one of the above, or another.
     :ivar sent: bytes that were given to it; ``taken``: bytes that were read from it.
+    :ivar peer_ended: the peer has ended its side.
     """
 
     state: int
     sent: int
     taken: int
+    peer_ended: bool
 
 
 def state_of(descriptor: int) -> int:
@@ -42,21 +44,27 @@ def state_of(descriptor: int) -> int:
     return _info(descriptor)[0]
 
 
-def transferred(descriptor: int, *, we_connected: bool, we_ended: bool = False, broken: bool = False) -> Transferred:
+def transferred(
+    descriptor: int, *, we_connected: bool, we_ended: bool = False, taken: int | None = None, peer_ended: bool = False
+) -> Transferred:
     """What went over a TCP connection; OSError for another socket.
 
-    Once both sides have ended in order, or it broke, it is closed, and no longer says which of the two it was.
+    Once both sides have ended in order, or it broke, it is closed, and no longer says which of the two it was. What is known
+    from elsewhere helps then, and is not looked at before.
 
     :param we_connected: it was this side that did.
-    :param we_ended: of one that is closed: whether this side had ended its own.
-    :param broken: of one that is closed: whether an error was told of it already; one that is still to be told is seen.
+    :param we_ended: this side had ended its own.
+    :param taken: bytes that were read from it; None where that is not known.
+    :param peer_ended: where it is not: whether the peer had ended its own.
     """
     state, acknowledged, received = _info(descriptor)
-    closed = state == CLOSED
-    we_ended = we_ended if closed else state in _WE_ENDED
-    peer_ended = not broken and not broke(descriptor) if closed else state in _PEER_ENDED
+    read = received - unread(descriptor)
+    if state != CLOSED:
+        we_ended, peer_ended = state in _WE_ENDED, state in _PEER_ENDED
+    elif taken is not None:
+        peer_ended = read > taken
     sent = acknowledged + in_flight(descriptor) - we_connected - we_ended
-    return Transferred(state, max(0, sent), max(0, received - unread(descriptor) - peer_ended))
+    return Transferred(state, max(0, sent), max(0, read - peer_ended), peer_ended)
 
 
 def _info(descriptor: int) -> tuple[int, int, int]:
