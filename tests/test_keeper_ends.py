@@ -9,7 +9,7 @@ import pytest
 
 from distbal import keeperwire as wire
 from distbal.keeperwire import Role
-from tests.keepers import connections, inodes, supervised
+from tests.supervising import connections, inodes, supervised
 
 
 def test_a_first_daemon_that_does_not_start_ends_the_keeper_with_its_status(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distbal import keeperwire as wire
 from distbal.keeperwire import Role
-from tests.keepers import connections, inodes, supervised
+from tests.supervising import connections, inodes, supervised
 
 
 def test_a_silent_daemon_is_killed(tmp_path: Path) -> None:
