@@ -258,8 +258,6 @@ class Supervision:
         self._holdings.clear()
         self._status = status
 
-    # what comes
-
     def _receive(self, daemon: Daemon, now: float) -> bool:
         """Read and serve what is in the channel; whether there was anything."""
         came = False
