@@ -142,15 +142,15 @@ def test_it_replaces_itself_while_no_daemon_lives(tmp_path: Path) -> None:
         daemon = keeper.daemon()
         daemon.serve()
         daemon.hold({(1, Role.CLIENT): served[0].fileno()})
-        for _ in range(4):
+        for _ in range(3):
             daemon.kill()
             daemon = keeper.daemon()
         daemon.kill()
-        keeper.lines.until("starts in 4 s")
+        keeper.lines.until("starts in 2 s")
         keeper.process.send_signal(signal.SIGUSR2)
         keeper.lines.until("and holds 1 descriptors")
         given, told = keeper.daemon().hello()
-        assert told.restarts == 5
+        assert told.restarts == 4
         assert list(inodes(given)) == [(1, Role.CLIENT)]
 
 

@@ -91,7 +91,7 @@ class Scene:
 
     def sight(self) -> Sight:
         guests = {guest.port: guest for guest in self.crowd.of(SERVED, WAITING)}
-        return Sight(self.reports.leases(), self.reports.ages(), self.reports.order(), guests)
+        return Sight(*self.reports.clients(), guests)
 
     def same(self, before: Sight) -> None:
         """Whoever is still there has the lease, the place and the age that it had."""
