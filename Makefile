@@ -39,7 +39,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help venv programs test soak soak-weights lint demo screenshots bench bench-builds bench-proxy bench-monitors bench-web wrap install clean
+.PHONY: help venv programs test soak soak-weights lint demo screenshots bench bench-builds bench-proxy bench-monitors bench-web bench-kept wrap install clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -116,6 +116,9 @@ bench-monitors: $(STAMP)  ## what it takes to ask a thousand hosts how they are,
 
 bench-web: $(STAMP)  ## what a grant costs with the page open in 20 browsers and metrics scraped every second
 	PATH="$(CURDIR)/$(BIN):$$PATH" bench/run --only web
+
+bench-kept: $(STAMP)  ## what it costs that a crash loses no job, and how long clients wait at an upgrade and at a crash
+	PATH="$(CURDIR)/$(BIN):$$PATH" bench/run --only kept
 
 wrap: build/distbal-wrap $(STAMP)  ## compile the client, distbal-wrap, to build/ and .venv/bin
 	@if [ -e build/distbal-wrap ] && ! cmp -s build/distbal-wrap $(BIN)/distbal-wrap; then \

@@ -15,18 +15,21 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from distbal import ledger, takeup
+from distbal import ledger, overlay, takeup
 from distbal.carried import CarriedTicket
+from distbal.closing import shut_and_close
 from distbal.config import Settings
 from distbal.errors import DistbalError
 from distbal.hosts import DEFAULT_POOL
 from distbal.inheritance import Inheritance
 from distbal.keeperwire import Key, Role
+from distbal.keeping import Keeping
 from distbal.keptclients import KeptClient
 from distbal.ledger import Account, Ledger, LedgerError
 from distbal.listeners import Left, words
 from distbal.logs import Logger
 from distbal.notebook import Notes, read_notes
+from distbal.outcomes import Outcome
 from distbal.ports import HotClient
 from distbal.proxy import takeup as proxy_takeup
 from distbal.proxy.keptpipes import KeptPipes
@@ -36,6 +39,8 @@ from distbal.scheduler import Scheduler
 from distbal.serving import LISTENER_NOTE, Serving
 from distbal.takeup import Carried
 
+#: digits of a number of 64 bits
+_DIGITS = 20
 #: the note of the file that was last taken in
 FILE_NOTE = "file"
 _log = Logger()
@@ -133,18 +138,42 @@ def left_sockets(left: Inheritance) -> Left:
     """The listening sockets that were left."""
     if left.ledger is None:
         return Left()
-    found = []
+    found: dict[int, tuple[str, socket.socket]] = {}
     for key, note in left.ledger.read_notes().items():
         if key.startswith(LISTENER_NOTE):
             number = key.removeprefix(LISTENER_NOTE)
-            ident = int(number) if number.isdecimal() else 0
+            ident = int(number) if number.isascii() and number.isdecimal() and len(number) <= _DIGITS else 0
             descriptor = left.take(ident, Role.LISTENER)
             # those that stay are noted anew
-            left.ledger.note(key, b"")
-            if descriptor >= 0:
-                left.renumbered.append((ident, Role.LISTENER))
-                found.append((note.decode(errors="replace"), socket.socket(fileno=descriptor)))
-    return Left(found)
+            left.renumbered.append((ident, Role.LISTENER))
+            if descriptor < 0:
+                continue
+            try:
+                sock = socket.socket(fileno=descriptor)
+            except OSError as error:
+                _log.error("what was left as a listening socket is none: {why}", why=error.strerror)
+                os.close(descriptor)
+                continue
+            # a process that ended when it had just begun may have left one under two numbers
+            inode = os.fstat(descriptor).st_ino
+            if inode in found:
+                sock.close()
+            else:
+                found[inode] = note.decode(errors="replace"), sock
+    return Left(found.values())
+
+
+def settle(left: Inheritance, keeping: Keeping) -> None:
+    """Let the keeper have what is this process's by now, and go of what that came in the place of, or nobody took.
+
+    Listening sockets stay noted under both numbers until the keeper has both.
+    """
+    for key in (*left.renumbered, *left.descriptors):
+        keeping.let_go(*key)
+    keeping.flush()
+    for ident, role in left.renumbered:
+        if role == Role.LISTENER:
+            keeping.ledger.note(f"{LISTENER_NOTE}{ident}", b"")
 
 
 class HandoverError(DistbalError):
@@ -191,11 +220,11 @@ class TakingUp:
         self._serving = serving
         self.came = TakenUp()
         self._tickets: list[tuple[CarriedTicket, object]] = []
-        self._clients: dict[int, tuple[Account, HotClient]] = {}
+        self._clients: list[tuple[Account, HotClient]] = []
 
     def __call__(self) -> TakenUp:
         """Take everything up: from when this returns, all of it goes on."""
-        accounts = self._book.accounts()
+        accounts = self._book.accounts(lambda why: _log.error("an account cannot be taken up: {why}", why=why))
         turns = {one.address: one.ticket for one in accounts if one.kind == ledger.TURN}
         for account in accounts:
             if account.kind == ledger.CLIENT:
@@ -203,15 +232,17 @@ class TakingUp:
         notes = self._notes
         sessions = self._sessions(accounts)
         leases = self._serving.leases
-        taken = leases.take_up(Carried(self._tickets, notes.hosts, notes.totals, turns))
+        # what a person decided is kept elsewhere, and told already
+        taken = leases.take_up(Carried(self._tickets, notes.hosts, notes.totals, turns), anew={overlay.SOURCE})
         for one in taken.left_out:
             _log.error("{ticket} cannot be taken up: {why}", ticket=one.ticket, why=one.why)
-        for ident, (account, client) in self._clients.items():
-            self._go_on(taken.tickets.get(ident), account, client)
+        there = self._resumed(taken.tickets)
         for account, session in sessions:
             self.came.sessions += session.resume(taken.tickets.get(account.ticket))
         self._turns(accounts)
         leases.scheduler.history.take_up(notes.history)
+        for account, client in there:
+            self._tell(account, client)
         leases.deliver(taken.grants)
         return self.came
 
@@ -245,31 +276,50 @@ class TakingUp:
         except ValueError as error:
             _log.error("a client cannot be taken up: {why}", why=str(error))
             self._book.leave(account.offset)
-            os.close(descriptor)
+            shut_and_close(descriptor)
             return
         self._tickets.append((_ticket(account, client.port.pool), client))
-        self._clients[account.ticket] = account, client
+        self._clients.append((account, client))
 
-    def _go_on(self, ticket: Ticket | None, account: Account, client: HotClient) -> None:
-        """Watch a client from now on, and tell it what it had not been told."""
-        if isinstance(client, KeptClient):
-            client.resume(account)
-        client.ticket = ticket
+    def _resumed(self, tickets: dict[int, Ticket]) -> list[tuple[Account, HotClient]]:
+        """Watch all clients from now on; those that can be, the others are ended."""
+        for account, client in self._clients:
+            if isinstance(client, KeptClient):
+                client.resume(account)
+            ticket = tickets.get(account.ticket)
+            if ticket is not None and ticket.holder is client:
+                client.ticket = ticket
+        there, gone = [], []
+        for account, client in self._clients:
+            # where there is none, it is said already why not
+            if client.ticket is not None and self._watched(client):
+                there.append((account, client))
+            else:
+                gone.append(client)
+        # when all others are there: they may get what these had
+        for client in gone:
+            client.left(Outcome.CUT_OFF)
+            shut_and_close(client.descriptor)
+        return there
+
+    def _watched(self, client: HotClient) -> bool:
         try:
             client.loop.watch(client)
         except OSError as error:
             _log.error("a client cannot be taken up: {why}", why=error.strerror)
-            client.hang_up()
-            os.close(client.descriptor)
-            return
-        if ticket is None:
-            client.hang_up()
-        elif ticket.lease is None:
+            return False
+        return True
+
+    def _tell(self, account: Account, client: HotClient) -> None:
+        """Tell a client what it had not been told; of what it got just now it hears with all others."""
+        if account.state != ledger.LEASED:
             self.came.waiters += 1
-        else:
-            self.came.leases += 1
-            if not (account.flags & ledger.TOLD or _was_sent(client.descriptor)):
-                client.granted(ticket.lease)
+            return
+        self.came.leases += 1
+        ticket = client.ticket
+        if ticket is None or ticket.lease is None or account.flags & ledger.TOLD or _was_sent(client.descriptor):
+            return
+        client.granted(ticket.lease)
 
     def _turns(self, accounts: list[Account]) -> None:
         """From now on these are this process's."""

@@ -22,9 +22,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from distbal import keeperwire
+from distbal.bugs import bugs
 from distbal.keeperwire import End, Keeper, Key, Leave, News, Role
 from distbal.ledger import Ledger
 from distbal.logs import Logger
+from distbal.periodic import Periodic
 from distbal.report import KeeperReport
 
 #: seconds for which a keeper that takes nothing is waited for
@@ -66,6 +68,8 @@ class Keeping:
         self.alone = ""
         self.keeper: Keeper | None = None
         self._reactor = reactor
+        # nothing here waits for a keeper, also before the reactor runs
+        channel.setblocking(False)
         self._channel = channel
         self._leave = leave
         # microseconds since 1970: greater than any number that an earlier process can have given out
@@ -78,16 +82,16 @@ class Keeping:
         self._stuck_since: float | None = None
         self._timer: IDelayedCall | None = None
         self._soon: IDelayedCall | None = None
-        self._beats: IDelayedCall | None = None
+        self._beats = Periodic(reactor, BEAT, lambda: self._say(keeperwire.BEAT), "to let the keeper hear that distbal lives")
         ledger.moved = self._notes_moved
 
     # -- the beginning and the end
 
     def start(self) -> None:
         """Listen to the keeper, and let it hear that we live."""
-        self._channel.setblocking(False)
-        self._reactor.addReader(self)
-        self._beat()
+        if not self.alone:
+            self._reactor.addReader(self)
+            self._beats.start(now=True)
 
     def hold_ledger(self) -> None:
         """Let the keeper have the ledger's two files."""
@@ -106,10 +110,11 @@ class Keeping:
 
     def stop(self) -> None:
         """No more of this."""
-        for call in (self._timer, self._soon, self._beats):
+        for call in (self._timer, self._soon):
             if call is not None and call.active():
                 call.cancel()
-        self._timer = self._soon = self._beats = None
+        self._timer = self._soon = None
+        self._beats.stop()
         if not self.alone:
             self._reactor.removeReader(self)
             self._channel.close()
@@ -181,8 +186,8 @@ class Keeping:
             if self.alone:
                 waiting = self._waiting
                 self._keys, self._descriptors, self._waiting, self._gone = [], [], [], []
-                _tell(waiting)
-                return
+                self._tell(waiting)
+                continue
             descriptors = self._descriptors[: keeperwire.MAX_DESCRIPTORS]
             count = len(descriptors)
             gone = self._gone[:_MOST_LET_GO] if count == len(self._descriptors) else []
@@ -201,9 +206,18 @@ class Keeping:
             waiting = self._waiting[:count]
             del self._keys[:count], self._descriptors[:count], self._waiting[:count], self._gone[: len(gone)]
             self._stuck_since = None
-            _tell(waiting)
+            self._tell(waiting)
+        self._stuck_since = None
 
     # -- the inside
+
+    def _tell(self, waiting: list[Handed | None]) -> None:
+        for who in waiting:
+            if who is not None:
+                try:
+                    who.handed_over()
+                except Exception:  # noqa: BLE001 (a bug in one connection: the others wait for this too)
+                    bugs.met("connection", self.log, "a client could not be told that the keeper has its connection")
 
     def _wait(self, error: OSError) -> None:
         now = self._reactor.seconds()
@@ -224,18 +238,12 @@ class Keeping:
         self.alone = why
         self._reactor.removeReader(self)
         self._channel.close()
-        if self._beats is not None:
-            self._beats.cancel()
-            self._beats = None
+        self._beats.stop()
         self.log.error(
             "the keeper is gone: {why}. distbal goes on alone: jobs are served as before, but a crash would lose them."
             " Start it anew with distbal supervise when the farm is quiet",
             why=why,
         )
-
-    def _beat(self) -> None:
-        self._beats = self._reactor.callLater(BEAT, self._beat)
-        self._say(keeperwire.BEAT)
 
     def _say(self, packet: bytes) -> None:
         if self.alone:
@@ -248,8 +256,12 @@ class Keeping:
                 self._go_on_alone(f"it cannot be told anything: {error.strerror}")
 
     def _notes_moved(self) -> None:
-        # at once: the caller closes the old file next, and the keeper would go on with that one
-        self.hold(0, Role.NOTES, self.ledger.notes)
+        # the file before may still be on its way, and its number is another's in a moment
+        self.forget(0, Role.NOTES)
+        # at once, and before all else: the caller closes the old file next, and the keeper would go on with that one
+        self._keys.insert(0, (0, Role.NOTES))
+        self._descriptors.insert(0, self.ledger.notes)
+        self._waiting.insert(0, None)
         self.flush()
 
     # -- for the reactor
@@ -284,9 +296,3 @@ class Keeping:
             self.keeper = said.keeper
         elif isinstance(said, Leave):
             self._leave()
-
-
-def _tell(waiting: list[Handed | None]) -> None:
-    for who in waiting:
-        if who is not None:
-            who.handed_over()

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from typing import Any
 
 from distbal import ledger
+from distbal.bugs import bugs
 from distbal.keeperwire import Role
 from distbal.keeping import Keeping
 from distbal.ledger import Ledger
 from distbal.loop import HotLoop
 from distbal.outcomes import Outcome
 from distbal.ports import BalancePort, HotClient, peer_of
+from distbal.requests import Ticket
 
 _CLIENT = int(Role.CLIENT)
 
@@ -116,16 +118,22 @@ class KeptClient(HotClient):
 
     def handed_over(self) -> None:
         """The keeper has its descriptor."""
+        if self.account < 0:
+            return  # it left meanwhile
         self.handed = True
         line = self._line
-        if not line:
-            self._clients.keeping.ledger.mark(self.account, ledger.HELD)
-            return
-        self._line = b""
-        if HotClient.deliver(self, line):
-            self._clients.keeping.ledger.mark(self.account, ledger.HELD | ledger.TOLD)
-        else:
-            self.left(Outcome.UNDELIVERED)
+        try:
+            if not line:
+                self._clients.keeping.ledger.mark(self.account, ledger.HELD)
+                return
+            self._line = b""
+            if HotClient.deliver(self, line):
+                self._clients.keeping.ledger.mark(self.account, ledger.HELD | ledger.TOLD)
+            else:
+                self.left(Outcome.UNDELIVERED)
+        except Exception:  # noqa: BLE001 (whatever it is, the slot comes back)
+            bugs.met("connection", self.port.log, "a client that is new could not be told its host; it is let go")
+            self.left(Outcome.CUT_OFF)
 
     def deliver(self, line: bytes) -> bool:
         ticket = self.ticket
@@ -146,6 +154,11 @@ class KeptClient(HotClient):
         if waited and ticket is not None:
             self._clients.noted(ticket.request.key)
 
+    def refused(self, ticket: Ticket, reason: str) -> None:
+        super().refused(ticket, reason)
+        if ticket.lease is None:
+            self._clients.noted(ticket.request.key)
+
     def hang_up(self) -> None:
         if self.account >= 0:
             keeping = self._clients.keeping
@@ -158,8 +171,14 @@ class KeptClient(HotClient):
             super().hang_up()
 
     def resume(self, account: ledger.Account) -> None:
-        """It was taken up from an earlier process, with this account: the keeper has it."""
-        self._id, self.account, self.handed = account.id, account.offset, True
+        """It was taken up from an earlier process, with this account."""
+        self._id, self.account = account.id, account.offset
+        self.handed = bool(account.flags & ledger.HELD)
+        if not self.handed:
+            # the keeper may have it all the same, which does no harm
+            keeping = self._clients.keeping
+            keeping.hold(account.id, _CLIENT, self.descriptor, self)
+            keeping.soon()
 
     def _send(self, line: bytes) -> bool:
         if not super().deliver(line):

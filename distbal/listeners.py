@@ -7,6 +7,7 @@ process listened on is taken over as it is: those who connected meanwhile wait i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -124,6 +125,8 @@ class Opened:
 
     def close(self) -> Deferred[object]:
         """Listen no more. Connections that came by it stay."""
+        if self.closed is not None and self._sock is not None:
+            stop_listening(self._sock)
         if self._stop is not None:
             done = maybeDeferred(self._stop)
         else:
@@ -160,6 +163,17 @@ def words(spec: Listener) -> str:
     return f"{spec.at} {relay:d}{deferred:d} {mode} {spec.kind} {spec.pool} {spec.speaks_first} {spec.half_close}"
 
 
+def _parts(said: str) -> list[str]:
+    """What :func:`words` are made of; a path may have spaces."""
+    return said.rsplit(" ", 6)
+
+
+def stop_listening(sock: socket.socket) -> None:
+    """Let it take in nobody any more, whoever else has a duplicate; those who wait in it see a reset."""
+    with contextlib.suppress(OSError):  # it listens on nothing: so be it
+        sock.shutdown(socket.SHUT_RDWR)
+
+
 class Left:
     """Listening sockets that an earlier process left.
 
@@ -180,19 +194,20 @@ class Left:
         for depth in (7, 3):
             for place, spec in wanted.items():
                 if place not in found:
-                    self._find(words(spec).split()[:depth], depth, place, found)
+                    self._find(_parts(words(spec))[:depth], depth, place, found)
         self.close()
         return found
 
     def close(self) -> None:
-        """Nobody wants the rest."""
+        """Nobody wants the rest; their places are free at once, though a keeper may have a duplicate still."""
         for _, sock in self._sockets:
+            stop_listening(sock)
             sock.close()
         self._sockets = []
 
     def _find(self, head: list[str], depth: int, place: int, found: dict[int, socket.socket]) -> None:
         for one in self._sockets:
-            if one[0].split()[:depth] == head:
+            if _parts(one[0])[:depth] == head:
                 self._sockets.remove(one)
                 found[place] = one[1]
                 return

@@ -234,7 +234,14 @@ class HotLoop:
         self._retry = None
         paused, self._paused = self._paused, []
         for listener in paused:
-            self._watch_listener(listener)
+            try:
+                self._watch_listener(listener)
+            except OSError as error:
+                # no memory, or fs.epoll.max_user_watches: whoever ended a connection, or this timer, has no use for that
+                self.complain("not accepting more clients for now: {reason}", reason=str(error))
+                self._paused.append(listener)
+        if self._paused:
+            self._retry = self._clock.callLater(RETRY_ACCEPT, self._resume)
 
     def _watch_listener(self, listener: Listener) -> None:
         self._epoll.register(listener.sock.fileno(), select.EPOLLIN)
@@ -374,10 +381,14 @@ class HotLoop:
         We look again before the reactor does: a look costs 1 us, a turn of the reactor ten.
         """
         served = 0
-        while served < BATCH and (events := self._poll(0, BATCH - served)):
-            served += self._serve(events)
-        if self.keeping is not None:
-            self.keeping.flush()
+        try:
+            while served < BATCH and (events := self._poll(0, BATCH - served)):
+                served += self._serve(events)
+            if self.keeping is not None:
+                self.keeping.flush()
+        except Exception:  # noqa: BLE001 (the reactor would let go of us, and nobody would be served any more)
+            self._serving = False
+            bugs.met("connection", self.log, "a turn of the hot loop met a bug; the next one comes")
 
     # -- the inside
 

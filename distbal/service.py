@@ -129,6 +129,7 @@ class BalancerService(Service):
         if left.channel is not None:
             keeping = Keeping(reactor, left.channel, left.ledger or Ledger(), lambda: self.succession.leave())  # noqa: PLW0108
             keeping.keeper = left.keeper
+            keeping.not_below(left.last_id)
         self._keeping = keeping
         complain = Complaints(self.log, clock.seconds)
         self._terms = Terms()

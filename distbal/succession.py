@@ -105,10 +105,9 @@ class Succession:
                 "{count} descriptors that the keeper held are none that can be taken up", count=len(left.descriptors)
             )
         if keeping is not None:
-            for ident, role in (*left.renumbered, *left.descriptors):
-                keeping.let_go(ident, role)
             if book is None:
                 keeping.hold_ledger()
+            handover.settle(left, keeping)
             self.note_file()
             self._notebook = self._noting(keeping.ledger.note, keeping.ledger.read_notes())
             self._notebook.start()

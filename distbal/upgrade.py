@@ -19,6 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from distbal import __version__, execing
+from distbal.bugs import bugs
 from distbal.errors import DistbalError
 from distbal.execing import Command, HeldSignals, Start, UpgradeError
 from distbal.logs import Logger
@@ -203,7 +204,7 @@ class Upgrader:
             return UpgradeError(str(error))
         if isinstance(error, OSError):
             return UpgradeError(f"the system does not let it be: {error.strerror}")
-        self.log.failure("a bug: an upgrade came to nothing", failure)
+        bugs.met("command", self.log, "a bug: an upgrade came to nothing", failure)
         return UpgradeError(f"a bug in distbal ({type(error).__name__}): its log tells more")
 
     # -- the exec
@@ -249,7 +250,7 @@ class Upgrader:
         try:
             self._service.go_on()
         except Exception:  # noqa: BLE001 (all that can still be done is to say so)
-            self.log.failure("a bug: distbal cannot go on as before; restart it")
+            bugs.met("command", self.log, "a bug: distbal cannot go on as before; restart it")
 
     # -- SIGUSR2
 

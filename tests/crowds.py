@@ -22,7 +22,19 @@ from tests.rooms import LOST, PATIENCE, READ, WRITE, Room
 from tests.support import reset_at_close
 
 CONNECTING, WAITING, SERVED, LEAVING, GONE = "connecting", "waiting", "served", "leaving", "gone"
+#: what the crowd's port lends
+POOL = "default"
+Ports = Mapping[str, frozenset[int]]
 WAYS_TO_LEAVE = ("close", "half-close", "reset")
+
+
+def _together(one: Ports, other: Ports) -> Ports:
+    nobody: frozenset[int] = frozenset()
+    return {name: one.get(name, nobody) | other.get(name, nobody) for name in {*one, *other}}
+
+
+def _numbers(ports: Ports) -> str:
+    return ", ".join(f"{name} {len(some)}" for name, some in sorted(ports.items())) or "nobody"
 
 
 @dataclass(frozen=True)
@@ -30,30 +42,29 @@ class View:
     """Who has what, by somebody's account.
 
     :ivar served: each host's clients, by their ports; a host without clients is left out.
-    :ivar waiting: the ports of those that wait.
+    :ivar waiting: the ports of those that wait, by pool; a pool without is left out. (Two clients may have the same port where
+        they have connected to different ones.)
     """
 
-    served: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    waiting: frozenset[int] = frozenset()
+    served: Ports = field(default_factory=dict)
+    waiting: Ports = field(default_factory=dict)
 
     def __or__(self, other: View) -> View:
         """Both together."""
-        hosts = {*self.served, *other.served}
-        nobody: frozenset[int] = frozenset()
-        return View(
-            {host: self.served.get(host, nobody) | other.served.get(host, nobody) for host in hosts},
-            self.waiting | other.waiting,
-        )
+        return View(_together(self.served, other.served), _together(self.waiting, other.waiting))
 
     def __str__(self) -> str:
-        return f"{ {host: len(ports) for host, ports in sorted(self.served.items())} }, {len(self.waiting)} waiting"
+        return f"{_numbers(self.served)} served, {_numbers(self.waiting)} waiting"
 
     def without(self, other: View) -> str:
         """What of this is not in the other one, in words."""
-        extra = [
-            f"{host}: {sorted(ports - other.served.get(host, frozenset()))[:5]}" for host, ports in sorted(self.served.items())
-        ]
-        return ", ".join([*extra, f"waiting: {sorted(self.waiting - other.waiting)[:5]}"])
+        pairs = ((self.served, other.served), (self.waiting, other.waiting))
+        return ", ".join(
+            f"{name}: {sorted(extra)[:5]}"
+            for mine, theirs in pairs
+            for name, ports in sorted(mine.items())
+            if (extra := ports - theirs.get(name, frozenset()))
+        )
 
 
 class Guest:
@@ -111,7 +122,8 @@ class Crowd:
         for guest in self.guests:
             if guest.state == SERVED:
                 served.setdefault(guest.host, set()).add(guest.port)
-        return View({host: frozenset(ports) for host, ports in served.items()}, frozenset(guest.port for guest in self.waiting))
+        waiting = frozenset(guest.port for guest in self.waiting)
+        return View({host: frozenset(ports) for host, ports in served.items()}, {POOL: waiting} if waiting else {})
 
     def of(self, *states: str) -> list[Guest]:
         """Those in these states, in the order in which they came."""
@@ -274,8 +286,11 @@ class Reports:
 
     def view(self) -> View:
         """Who has what, and who waits. The two are asked one after the other."""
-        served = {host["name"]: frozenset(_ports(host["clients"])) for host in self.hosts()}
-        return View({host: ports for host, ports in served.items() if ports}, frozenset(_ports(self.ask("queue")["waiters"])))
+        served = {host["name"]: frozenset(_ports(host["clients"])) for host in self.hosts() if host["clients"]}
+        waiters = self.ask("queue")["waiters"]
+        pools = {waiter["pool"] for waiter in waiters}
+        waiting = {pool: frozenset(_ports(one for one in waiters if one["pool"] == pool)) for pool in pools}
+        return View(served, waiting)
 
     def agree(self, own: Crowd, *others: View) -> None:
         """Wait until the daemon's view is the crowd's own.
@@ -298,19 +313,18 @@ class Reports:
             only = f"only the daemon has {theirs.without(mine)}; only the clients have {mine.without(theirs)}"
             raise AssertionError(f"the daemon says {theirs}; its clients {mine}; {only}") from None
 
-    def order(self) -> list[int]:
-        """Those that wait, the longest first, by their ports."""
-        return list(_ports(self.ask("queue")["waiters"]))
+    def clients(self) -> tuple[dict[int, int], dict[int, float], list[int]]:
+        """What it says of the crowd's clients, by their ports.
 
-    def leases(self) -> dict[int, int]:
-        """The numbers of the leases, by the clients' ports."""
-        return {client["port"]: client["id"] for host in self.hosts() for client in host["clients"]}
-
-    def ages(self) -> dict[int, float]:
-        """Since when each has waited, or has had its host, in seconds since 1970, by ports."""
-        answer, queue = self.ask("hosts"), self.ask("queue")
-        served = {client["port"]: answer["at"] - client["seconds"] for host in answer["hosts"] for client in host["clients"]}
-        return served | {client["port"]: queue["at"] - client["seconds"] for client in queue["waiters"]}
+        :returns: the numbers of their leases; since when each has waited, or has had its host, in seconds since 1970; and those
+            that wait, the longest first.
+        """
+        hosts, queue = self.ask("hosts"), self.ask("queue")
+        served = [client for host in hosts["hosts"] for client in host["clients"] if client["pool"] == POOL]
+        waiting = [client for client in queue["waiters"] if client["pool"] == POOL]
+        ages = {client["port"]: hosts["at"] - client["seconds"] for client in served}
+        ages |= {client["port"]: queue["at"] - client["seconds"] for client in waiting}
+        return {client["port"]: client["id"] for client in served}, ages, list(_ports(waiting))
 
 
 def _ports(clients: Iterable[Mapping[str, Any]]) -> Iterator[int]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from distbal.keeperwire import Key
 
 #: how long a slow machine may take for one thing, in seconds
-LONG = 20.0
+LONG = 60.0
 _ANCILLARY = socket.CMSG_SPACE(wire.MAX_DESCRIPTORS * 4)
 
 

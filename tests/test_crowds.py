@@ -52,7 +52,7 @@ def test_its_own_view(room: Room, port: Fake, crowd: Crowd) -> None:
     ends = [port.accept() for _ in range(2)]
     ends[0].sendall(b"alpha\r\n")
     room.until(lambda: crowd.counts(1, 1))
-    assert crowd.view() == View({"alpha": frozenset({one.port})}, frozenset({two.port}))
+    assert crowd.view() == View({"alpha": frozenset({one.port})}, {"default": frozenset({two.port})})
     crowd.leave([one], "half-close")
     assert not crowd.settled()
     assert ends[0].recv(1) == b""

@@ -1,5 +1,5 @@
-"""The keeper under a real systemd, which runs the unit that is installed, its sandbox aside: systemd --user, with namespaces of
-its own, so that it neither finds nor disturbs another one. It needs root, for those.
+"""The keeper under a real systemd, which runs the unit that is installed, its sandbox aside: systemd --user, in namespaces
+where it can write to nothing but the test's own directory. It needs root, for those.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from distbal import keeperwire as wire
 from distbal.keeperwire import Role
 from tests.supervising import Daemon, address, connections, inodes
-from tests.support import ROOT, need, room_for, stop
+from tests.support import ROOT, need, room_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,15 +30,30 @@ KEPT = re.compile(
     r"|StartLimit\w*|ExecReload)=.*)$",
     re.MULTILINE,
 )
-#: runs systemd and then commands, each of a line, after whose output comes a line with its status
-SCRIPT = """
-mount -t proc proc /proc && mount -t tmpfs tmpfs /run || exit
-mkdir -p /run/systemd/system /run/user/0 && chmod 700 /run/user/0 || exit
-export XDG_RUNTIME_DIR=/run/user/0 HOME="$1" XDG_CONFIG_HOME="$1"
-unset NOTIFY_SOCKET DBUS_SESSION_BUS_ADDRESS
-systemd=/lib/systemd/systemd; [ -x $systemd ] || systemd=/usr/lib/systemd/systemd
-$systemd --user --unit=basic.target >"$1/log" 2>&1 &
-until systemctl --user show -p Version >/dev/null 2>&1; do kill -0 $! || exit; sleep 0.1; done
+#: Runs systemd and then commands, each of a line, after whose output comes a line with its status.
+#: A systemd does more than it is asked to (it cleans /tmp, for one). So before it starts nothing can be written to but this
+#: test's own directory; it finds no unit but the test's; and it has control groups below one of its own.
+SCRIPT = r"""
+mine=$1
+for groups in /sys/fs/cgroup /sys/fs/cgroup/systemd /sys/fs/cgroup/unified; do
+    [ -e $groups/cgroup.procs ] && mkdir "$groups/$2" && echo 0 >"$groups/$2/cgroup.procs"
+done
+mount --bind "$mine" "$mine" && mount -t proc proc /proc && mount -t tmpfs tmpfs /run || exit
+while read -r _ place type _; do
+    case "$place $type" in "$mine "*|"/run "*|"/proc "*|*" cgroup"|*" cgroup2") ;;
+    *) mount -o remount,bind,ro "$place" 2>/dev/null ;;
+    esac
+done </proc/self/mounts
+for place in / /tmp /var /var/tmp /var/log /etc /home /root /usr /dev/shm "$PWD"; do
+    [ -w "$place" ] && echo "$place can be written to" && exit
+done
+mkdir -p /run/systemd/system /run/user/0 "$mine/none" && chmod 700 /run/user/0 || exit
+for bin in /lib/systemd/systemd /usr/lib/systemd/systemd; do [ -x $bin ] && break; done
+export XDG_RUNTIME_DIR=/run/user/0
+env -i PATH="$PATH" HOME="$mine/none" XDG_RUNTIME_DIR=/run/user/0 XDG_CONFIG_HOME="$mine/none" SYSTEMD_UNIT_PATH="$mine/units" \
+    SYSTEMD_GENERATOR_PATH="$mine/none" SYSTEMD_ENVIRONMENT_GENERATOR_PATH="$mine/none" \
+    $bin --user --unit=nothing.target >"$mine/log" 2>&1 &
+until systemctl --user show -p Version >/dev/null 2>&1; do kill -0 $! 2>/dev/null || exit; sleep 0.1; done
 echo "status 0"
 while read -r command; do eval "$command"; echo "status $?"; done
 """
@@ -78,10 +93,15 @@ class RealSystemd:
 def systemd(directory: Path) -> Iterator[RealSystemd]:
     """It runs for as long as the ``with`` block does."""
     need("systemd-analyze", "unshare")
+    group = f"distbal-test-{os.getpid()}"
+    (directory / "units").mkdir()
+    # those that every service needs by default
+    for name in ("nothing", "basic", "shutdown"):
+        (directory / "units" / f"{name}.target").write_text("[Unit]\nDefaultDependencies=no\n")
     with subprocess.Popen(
         [
             *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation=private"),
-            *("sh", "-c", SCRIPT, "sh", str(directory)),
+            *("sh", "-c", SCRIPT, "sh", str(directory), group),
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -96,26 +116,32 @@ def systemd(directory: Path) -> Iterator[RealSystemd]:
                 pytest.skip(f"systemd --user does not run here: {said}{log.read_text() if log.exists() else ''}")
             yield running
         finally:
-            stop(process)
+            # the first process of the namespace ends, and all the others with it
+            process.communicate()
+            # deepest first
+            for path in sorted(Path("/sys/fs/cgroup").glob(f"**/{group}/**/"), reverse=True):
+                path.rmdir()
 
 
 def unit(path: str) -> str:
     """The unit, for a keeper of fake daemons."""
     text = "\n".join(found[0] for found in KEPT.findall((ROOT / "etc" / "distbal.service").read_text()))
     start = f"{sys.executable} -m distbal supervise --daemon=tests.fake_daemon --patience=600 -c {path}"
-    return text.replace("[Service]", f"[Service]\nWorkingDirectory={ROOT}\nExecStart={start}\nStandardError=file:{path}.said")
+    return text.replace(
+        "[Service]",
+        f"[Service]\nEnvironment=PYTHONDONTWRITEBYTECODE=1\nWorkingDirectory={ROOT}\nExecStart={start}\nStandardError=file:{path}.said",
+    )
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="namespaces with a systemd in them are root's to make")
 def test_a_restart_of_the_unit_keeps_everything(tmp_path: Path) -> None:
-    (tmp_path / "systemd" / "user").mkdir(parents=True)
     with (
         room_for(4000),
         address(tmp_path) as (path, listener),
         connections(1000) as (clients, served),
         systemd(tmp_path) as real,
     ):
-        (tmp_path / "systemd" / "user" / "distbal.service").write_text(unit(path))
+        (tmp_path / "units" / "distbal.service").write_text(unit(path))
         real.systemctl("daemon-reload")
         real.systemctl("start --no-block distbal")
         daemon = Daemon(listener.accept()[0])

@@ -95,6 +95,13 @@ def test_a_trial_says_yes_or_why_not() -> None:
     assert done.stderr == "the keeper's state is not understood: KeyError: 'held'\n"
 
 
+def test_a_trial_that_hangs_is_said_to_take_too_long() -> None:
+    status = signal.SIGKILL
+    assert replacing.Trial(7, memory_of(b"so far\n"), 0.0, late=True).words(status) == "it takes more than 20 s"
+    assert replacing.Trial(7, memory_of(b""), 0.0).words(256) == "it ended with status 1"
+    assert replacing.Trial(7, memory_of(b"x" * 9999 + b"\n no \n\nroom\n"), 0.0).words(256).endswith("x / no / room")
+
+
 def test_an_upgraded_daemon_has_the_keeper_replaced_and_nothing_is_let_go(tmp_path: Path) -> None:
     with supervised(tmp_path) as keeper, connections(300) as (clients, served):
         daemon = keeper.daemon()
@@ -135,15 +142,15 @@ def test_it_replaces_itself_while_no_daemon_lives(tmp_path: Path) -> None:
         daemon = keeper.daemon()
         daemon.serve()
         daemon.hold({(1, Role.CLIENT): served[0].fileno()})
-        for _ in range(4):
+        for _ in range(3):
             daemon.kill()
             daemon = keeper.daemon()
         daemon.kill()
-        keeper.lines.until("starts in 4 s")
+        keeper.lines.until("starts in 2 s")
         keeper.process.send_signal(signal.SIGUSR2)
         keeper.lines.until("and holds 1 descriptors")
         given, told = keeper.daemon().hello()
-        assert told.restarts == 5
+        assert told.restarts == 4
         assert list(inodes(given)) == [(1, Role.CLIENT)]
 
 

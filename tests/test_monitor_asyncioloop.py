@@ -12,6 +12,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
+from distbal.bugs import bugs
 from distbal.monitors.asyncioloop import AsyncioLoop
 from tests.services import until
 from tests.support import LoggedErrors
@@ -137,3 +138,20 @@ async def test_what_goes_wrong_in_the_loop_itself_is_logged(loop: AsyncioLoop, l
         await deferLater(reactor, 0.002)
         events = logged_errors.flush()
     assert [event["log_failure"].type for event in events] == [ZeroDivisionError]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_library_that_ends_the_loop_ends_nothing_else(loop: AsyncioLoop, logged_errors: LoggedErrors) -> None:
+    """SystemExit ends an asyncio loop: whoever asks after that would be answered by nobody, for ever."""
+
+    async def leaves() -> None:
+        raise SystemExit(2)
+
+    with pytest.raises(SystemExit):
+        await loop.run(leaves())
+    await until(lambda: bugs.counts["monitor"] == 1, "the word of it")
+    assert await loop.run(where()) == "asyncio"
+    assert len(threads()) == 1
+    (event,) = logged_errors.flush()
+    assert event["log_format"] == "the asyncio loop was ended by a bug; another one is begun"
+    assert event["log_failure"].type is SystemExit

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 _CLIENT = int(Role.CLIENT)
 #: once: a connection that was closed here and is still open in the daemon would be reported for ever
 _GONE = select.EPOLLHUP | select.EPOLLONESHOT
+#: where there is no limit
+_MANY = 1 << 20
+#: events of one call
+_AT_ONCE = 1024
 #: descriptors that are left for the keeper's own use, and for one packet more
 RESERVE = MAX_DESCRIPTORS + 64
 
@@ -33,7 +37,8 @@ def raise_limit() -> int:
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard - min(RESERVE, hard // 2)
+    limit = hard if hard != resource.RLIM_INFINITY else _MANY
+    return limit - min(RESERVE, limit // 2)
 
 
 class Holdings:
@@ -73,8 +78,8 @@ class Holdings:
                 except FileExistsError:
                     # the same connection came before, and that duplicate, which had this number, is closed
                     self._epoll.modify(descriptor, _GONE)
-                except PermissionError:
-                    # no connection: epoll does not watch it, and the daemon has to let it go
+                except OSError:
+                    # epoll does not watch it, as it is no connection, say: the daemon has to let it go
                     del clients[descriptor]
         return refused
 
@@ -89,18 +94,19 @@ class Holdings:
 
         :returns: how many those were.
         """
-        if not self._clients:
-            return 0
-        events = self._epoll.poll(0, len(self._clients))
-        gone = 0
-        for descriptor, event in events:
-            if event & select.EPOLLHUP:
-                del self._held[self._clients.pop(descriptor)]
-                os.close(descriptor)
-                gone += 1
-            else:
-                # an error that has not ended it
-                self._epoll.modify(descriptor, _GONE)
+        gone, more = 0, bool(self._clients)
+        while more:
+            events = self._epoll.poll(0, _AT_ONCE)
+            more = len(events) == _AT_ONCE
+            for descriptor, event in events:
+                if event & select.EPOLLHUP:
+                    del self._held[self._clients.pop(descriptor)]
+                    os.close(descriptor)
+                    gone += 1
+                else:
+                    # an error that has not ended it: watched again, and looked at the next time
+                    self._epoll.modify(descriptor, _GONE)
+                    more = False
         return gone
 
     def keys(self) -> list[Key]:

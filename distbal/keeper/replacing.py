@@ -11,7 +11,7 @@ import os
 import socket
 from typing import Any, NamedTuple
 
-from distbal.keeper.child import Life, interpreter, spawn
+from distbal.keeper.child import Life, ended, interpreter, spawn
 from distbal.keeper.past import Past
 from distbal.keeper.systemd import memory_of, read_memory
 
@@ -73,17 +73,24 @@ class Trial(NamedTuple):
 
     :ivar said: memory that its output goes to.
     :ivar deadline: when it will have taken too long.
+    :ivar late: whether it has, and was killed.
     """
 
     pid: int
     said: int
     deadline: float
+    late: bool = False
 
-    def words(self) -> str:
-        """What it said, the last of it, in one line; its memory is closed."""
+    def words(self, status: int) -> str:
+        """What it said, the last of it, in one line, and where that is nothing how it ended; its memory is closed.
+
+        :param status: of waitpid(2).
+        """
         said = read_memory(self.said)[-LONGEST:].decode(errors="replace")
         os.close(self.said)
-        return " / ".join(line.strip() for line in said.splitlines() if line.strip())
+        if self.late:
+            return f"it takes more than {TRIAL:g} s"
+        return " / ".join(line.strip() for line in said.splitlines() if line.strip()) or f"it {ended(status)}"
 
 
 def start_trial(state: State, now: float) -> Trial:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 NAME = "distbal"
 #: the first descriptor that systemd passes: sd_listen_fds(3), SD_LISTEN_FDS_START
 FIRST = 3
+#: descriptors that it passes, at most
+MOST = 4096
 #: how long systemd may take to read a message, and all of them, in seconds
 PATIENCE = 5.0
 #: bytes of what the keeper knows besides, at most
@@ -123,8 +125,10 @@ class Systemd:
         """What systemd kept; None where it kept nothing. It forgets it, and other sockets that it opened are left in place."""
         names, environment = [], self._environment
         if environment.get("LISTEN_PID") == str(os.getpid()):
-            number = environment.get("LISTEN_FDS", "")
-            names = environment.get("LISTEN_FDNAMES", "").split(":")[: int(number) if number.isdigit() else 0]
+            said = environment.get("LISTEN_FDS", "")
+            number = min(int(said), MOST) if said.isdigit() else 0
+            names = environment.get("LISTEN_FDNAMES", "unknown").split(":")[:number]
+            names += ["unknown"] * (number - len(names))
         ours = [FIRST + index for index, name in enumerate(names) if name == NAME]
         # systemd passes the sockets that it opened first
         others = names[: ours[0] - FIRST] if ours else names

@@ -66,6 +66,9 @@ class AsyncioLoop:
         if self._running is None:
             coroutine.close()
             raise RuntimeError("nobody holds the loop")
+        if self._running.is_over:
+            # a library ended it (SystemExit does): those who ask now need another one
+            self._running = _Running(self._reactor)
         return _Run(coroutine, self._running).outcome
 
 
@@ -74,7 +77,10 @@ SWITCH = 0.00005
 
 
 class _Running:
-    """The loop and its thread, from a start to its end."""
+    """The loop and its thread, from a start to its end.
+
+    :ivar is_over: it has ended, as somebody wished or by a bug.
+    """
 
     log = Logger()
 
@@ -83,6 +89,8 @@ class _Running:
         self.loop = asyncio.new_event_loop()
         self.loop.set_exception_handler(self._unforeseen)
         self._ended: Deferred[None] = Deferred()
+        self._wanted = False
+        self.is_over = False
         # the interpreter lets a thread work for 5 ms while others want to, and jobs would wait that long for a grant
         sys.setswitchinterval(min(SWITCH, sys.getswitchinterval()))
         self._thread = Thread(target=self._work, name="asyncio", daemon=True)
@@ -95,19 +103,27 @@ class _Running:
 
     def stop(self) -> Deferred[None]:
         """Fires when the thread is gone."""
+        self._wanted = True
         self.soon(self.loop.stop)
         return self._ended
 
     def _work(self) -> None:
+        problem: Failure | None = None
         try:
             self.loop.run_forever()
+        except BaseException:  # noqa: BLE001 (asyncio lets SystemExit out, and the thread ends by that)
+            problem = Failure()  # type: ignore[no-untyped-call]
+        try:
             self.loop.run_until_complete(_cancel_all())
         finally:
             self.loop.close()
-            self.reactor.callFromThread(self._over)
+            self.reactor.callFromThread(self._over, problem)
 
-    def _over(self) -> None:
+    def _over(self, problem: Failure | None) -> None:
         self._thread.join()  # it has nothing left to do
+        self.is_over = True
+        if not self._wanted:
+            bugs.met("monitor", self.log, "the asyncio loop was ended by a bug; another one is begun", problem)
         self._ended.callback(None)
 
     def _unforeseen(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

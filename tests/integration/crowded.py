@@ -91,24 +91,32 @@ class Scene:
 
     def sight(self) -> Sight:
         guests = {guest.port: guest for guest in self.crowd.of(SERVED, WAITING)}
-        return Sight(self.reports.leases(), self.reports.ages(), self.reports.order(), guests)
+        return Sight(*self.reports.clients(), guests)
 
     def same(self, before: Sight) -> None:
         """Whoever is still there has the lease, the place and the age that it had."""
         now = self.sight()
         still = {port for port, guest in before.guests.items() if now.guests.get(port) is guest}
         kept = [port for port in still if port in before.leases]
-        assert {port: now.leases.get(port) for port in kept} == {port: before.leases[port] for port in kept}
+        others = {
+            port: (before.leases[port], now.leases.get(port)) for port in kept if before.leases[port] != now.leases.get(port)
+        }
+        assert others == {}, f"{len(others)} leases have another number: {list(others.items())[:5]}"
         moved = {
             port: (before.ages[port], now.ages[port])
             for port in still
             # a waiter that was given a slot meanwhile counts from then on
             if (port in before.leases) == (port in now.leases) and abs(before.ages[port] - now.ages[port]) > 0.5
         }
-        assert moved == {}, list(moved.items())[:5]
+        assert moved == {}, f"{len(moved)} clients have another age: {list(moved.items())[:5]}"
         # whoever waited before waits in the same order, and before all that have come since
         waited = [port for port in before.order if port in still and port not in now.leases]
-        assert [port for port in now.order if port in now.guests][: len(waited)] == waited
+        waits = [port for port in now.order if port in now.guests][: len(waited)]
+        wrong = [place for place in range(len(waited)) if waits[place : place + 1] != waited[place : place + 1]]
+        if wrong:
+            was = [(port, before.ages[port]) for port in waited[wrong[0] :][:5]]
+            now_is = [(port, now.ages.get(port)) for port in waits[wrong[0] :][:5]]
+            raise AssertionError(f"from place {wrong[0]} of {len(waited)} on there waited {was}, and now {now_is}")
         numbers = list(now.leases.values())
         assert len(set(numbers)) == len(numbers)
 

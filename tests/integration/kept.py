@@ -183,10 +183,11 @@ def memory(pid: int) -> int:
 
 
 @contextlib.contextmanager
-def kept(directory: Path, text: str, *, supervised: bool = True) -> Iterator[Kept]:
+def kept(directory: Path, text: str, *, supervised: bool = True, patience: float = 30) -> Iterator[Kept]:
     """A daemon with this file, serving, while the block runs; with a keeper, or without.
 
     :param text: hosts.yaml; it needs a ``listen: {`` and gets an admin socket.
+    :param patience: the keeper's, with a daemon that is silent.
     """
     code = directory / "code"
     (code / "twisted" / "plugins").mkdir(parents=True)
@@ -196,7 +197,7 @@ def kept(directory: Path, text: str, *, supervised: bool = True) -> Iterator[Kep
     environment = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("COV")}
     environment["PYTHONPATH"] = str(code)
     command = (
-        [PYTHON, "-m", "distbal", "supervise", "-c", "hosts.yaml"]
+        [PYTHON, "-m", "distbal", "supervise", "-c", "hosts.yaml", "--patience", str(patience)]
         if supervised
         else [str(Path(PYTHON).with_name("twistd")), "-n", "--pidfile=", "distbal", "-c", "hosts.yaml"]
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.integration.farm import until
 from tests.integration.unheard import starts, unheard
 
 
@@ -71,3 +74,17 @@ def test_one_that_is_stopped_does_not_keep_the_daemon_from_its_end(tmp_path: Pat
 
 def _readable(descriptor: int) -> bool:
     return bool(select.select([descriptor], [], [], 0.05)[0])
+
+
+def test_one_that_was_held_up_says_for_how_long(tmp_path: Path) -> None:
+    """Whatever it was: here it is stopped, as by a machine that swaps."""
+    with unheard(tmp_path, starts(tmp_path, 'exec "$@" >log 2>&1')) as daemon:
+        daemon.jobs(1)  # it serves, and so measures
+        daemon.process.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        daemon.process.send_signal(signal.SIGCONT)
+        until(lambda: daemon.inside["lag"]["minute"] > 1, "the lag")
+        until(lambda: "everybody was held up for" in (tmp_path / "log").read_text(), "the complaint")
+        inside = daemon.inside
+        assert inside["lag"]["worst"] >= inside["lag"]["minute"]
+        daemon.end()

@@ -85,6 +85,11 @@ def test_a_long_transfer(tmp_path: Path) -> None:
             assert not session.over
             before = scene.daemon.kill()
             scene.room.until(lambda before=before: scene.daemon.pid not in (0, before), "another daemon")  # type: ignore[misc]
+            # a daemon that is killed before it has served for a second is started again after a pause, which grows
+            session.stand_still()
+            scene.reports.status()
+            scene.room.spend(1.1)
+            session.go_on()
         scene.room.until(lambda: session.over or bool(scene.relayed.faults), "the end of the transfer")
         scene.check()
         assert session.client.got == LONG

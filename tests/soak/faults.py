@@ -19,8 +19,10 @@ from tests.soak.strangers import STRANGERS, visit
 
 #: seconds that a server stays frozen, or dead, at most
 AWAY = 3.0
-#: for how long a frozen daemon is left alone; its keeper is more patient than the shorter time, and less than the longer
-SHORT_FREEZE, LONG_FREEZE = 1.5, 120.0
+#: for how long a frozen daemon is left alone: its keeper is more patient than the shorter time, and less than the longer
+SHORT_FREEZE, LONG_FREEZE = 1.5, 60.0
+#: seconds in which a new process listens at Twisted endpoints again
+ANEW = 5.0
 
 
 @dataclass
@@ -106,10 +108,13 @@ class Faults:
 
         :param carried: False where its connection would not have outlived the daemon.
         """
-        kinds = {"server killed", "server frozen", "server slow"}
+        during = {"server killed": 0.0, "server frozen": 0.0, "server slow": 0.0}
         if not carried:
-            kinds |= {"upgrade", "daemon killed", "daemon frozen", "daemon hung"}
-        return any(fault.kind in kinds and fault.began <= ended and began <= (fault.ended or ended) for fault in self.happened)
+            during |= dict.fromkeys(("upgrade", "daemon killed", "daemon frozen", "daemon hung"), ANEW)
+        return any(
+            fault.kind in during and fault.began <= ended and began <= (fault.ended or ended) + during[fault.kind]
+            for fault in self.happened
+        )
 
     # -- the kinds
 

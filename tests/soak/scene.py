@@ -18,14 +18,14 @@ from tests.integration.farm import Server, clean_environment, until
 from tests.integration.kept import Kept, descriptors, kept, memory
 from tests.soak.jobs import Way
 from tests.soak.strangers import Place
-from tests.support import ROOT
+from tests.support import ROOT, free_port
 
 #: label, slots, seconds by which its compiler is late: fastest first
 SERVERS = (("quick", 4, 0.02), ("usual", 4, 0.1), ("slow", 3, 0.3), ("slowest", 2, 0.6))
 PROGRAMS = ("gcc", "distcc", "distccd")
 ANY = "127.0.0.1:0"
-#: no endpoint may stand in a file twice
-ENDPOINT, ANOTHER = "tcp:0:interface=127.0.0.1:backlog=1000", "tcp:0:interface=127.0.0.1:backlog=1001"
+#: seconds for which a daemon may be silent before its keeper kills it
+PATIENCE = 8
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,10 @@ class Scene:
     directory: Path
     servers: list[Server]
     daemon: Kept
+    endpoints: tuple[int, int]
 
     def text(self, slots: dict[str, int] | None = None) -> str:
-        return hosts_yaml(self.servers, slots)
+        return hosts_yaml(self.servers, self.endpoints, slots)
 
     def ask(self, *words: str, patience: float = 30.0) -> dict[str, Any]:
         """An answer over the admin socket; asks again while nobody answers."""
@@ -85,8 +86,8 @@ class Scene:
 
     def ways(self, wrap: Path, original: Path | None) -> list[Way]:
         """All ways in that there are here."""
-        balance, balance_endpoint = self.daemon.ports("balance")
-        proxy, proxy_endpoint = self.daemon.ports("proxy")
+        balance, proxy = (self.daemon.ports(kind)[0] for kind in ("balance", "proxy"))
+        balance_endpoint, proxy_endpoint = self.endpoints
         local = "--localslots=16 --localslots_cpp=16"
         none = {"DISTCC_HOSTS": f"{local} localhost/2"}
 
@@ -132,13 +133,15 @@ class Scene:
         return min(before[-25:], key=lambda one: (sum(one.daemon.values()) + sum(one.keeper.values()), one.daemon_kb))
 
 
-def hosts_yaml(servers: list[Server], slots: dict[str, int] | None = None) -> str:
+def hosts_yaml(servers: list[Server], endpoints: tuple[int, int], slots: dict[str, int] | None = None) -> str:
     """The file.
 
+    :param endpoints: where the Twisted endpoints listen: a new process listens there anew.
     :param slots: of servers that shall have others than they should, by label.
     """
     hosts = "".join(f"  - {server.name}/{(slots or {}).get(server.label, server.slots)}\n" for server in servers)
-    lending = f"balance: ['{ANY}', '{ENDPOINT}'], proxy: ['{ANY}', '{ANOTHER}']"
+    balance, proxy = (f"tcp:{port}:interface=127.0.0.1:backlog=1000" for port in endpoints)
+    lending = f"balance: ['{ANY}', '{balance}'], proxy: ['{ANY}', '{proxy}']"
     listen = f"{lending}, status: '{ANY}', update: '{ANY}', web: '{ANY}'"
     return (
         f"hosts:\n{hosts}listen: {{{listen}}}\nmonitors: {{tcp: {{interval: 2, timeout: 1, fall: 2, rise: 1}}}}\nstate: null\n"
@@ -170,8 +173,9 @@ def scene() -> Iterator[Scene]:
             server.start()
         home = directory / "daemon"
         home.mkdir()
-        with kept(home, hosts_yaml(servers)) as daemon:
-            yield Scene(directory, servers, daemon)
+        endpoints = free_port(), free_port()
+        with kept(home, hosts_yaml(servers, endpoints), patience=PATIENCE) as daemon:
+            yield Scene(directory, servers, daemon, endpoints)
     finally:
         for server in servers:
             server.thaw()

@@ -1,0 +1,46 @@
+"""Daemons that give no sign of life, as processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from distbal import keeperwire as wire
+from distbal.keeperwire import Role
+from tests.supervising import connections, inodes, supervised
+
+
+def test_a_silent_daemon_is_killed(tmp_path: Path) -> None:
+    with supervised(tmp_path, patience=1) as keeper, connections(1) as (_, served):
+        daemon = keeper.daemon()
+        daemon.serve()
+        daemon.hold({(1, Role.CLIENT): served[0].fileno()})
+        os.kill(daemon.pid, signal.SIGSTOP)
+        keeper.lines.until(f"no sign of life of the daemon (process {daemon.pid}) for 1 s: it is killed")
+        daemon.gone()
+        daemon = keeper.daemon()
+        given, told = daemon.hello()
+        assert list(given) == [(1, Role.CLIENT)]
+        assert told.last.endswith("gave no sign of life for 1 s, and was killed")
+        inodes(given)
+        # before it serves there is more patience, and not for ever
+        keeper.lines.until(f"no sign of life of the daemon (process {daemon.pid}) for 4 s: it is killed")
+
+
+def test_a_keeper_that_was_frozen_kills_nobody_for_it(tmp_path: Path) -> None:
+    with supervised(tmp_path, patience=3) as keeper:
+        daemon = keeper.daemon()
+        daemon.serve()
+        keeper.lines.until("serving nobody")
+        os.kill(keeper.process.pid, signal.SIGSTOP)
+        # as long as it takes for a keeper that runs to kill one
+        with supervised(tmp_path, patience=3.5) as other:
+            silent = other.daemon()
+            silent.serve()
+            other.lines.until("no sign of life")
+        os.kill(keeper.process.pid, signal.SIGCONT)
+        keeper.lines.until("the keeper was away for")
+        daemon.send(wire.BEAT)
+        daemon.sync()
+        assert not any("no sign of life" in line for line in keeper.lines.read)
