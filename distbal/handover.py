@@ -177,7 +177,7 @@ def settle(left: Inheritance, keeping: Keeping) -> None:
 
 
 class HandoverError(DistbalError):
-    """What was handed over cannot be taken up."""
+    """What is handed over cannot be taken up, or not be handed over now."""
 
 
 def dry_run(settings: Settings, book: Ledger) -> None:

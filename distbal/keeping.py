@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -35,6 +36,8 @@ PATIENCE = 5.0
 AGAIN = 0.005
 #: seconds between two signs of life
 BEAT = 1.0
+#: seconds for the last word to a keeper that is slow
+LAST_WORD = 1.0
 #: keys of one packet that are let go, at the most
 _MOST_LET_GO = 1000
 #: the keeper's queue is full, or too many descriptors are on their way to it: it will take them in a moment
@@ -104,9 +107,13 @@ class Keeping:
         self._say(keeperwire.ready(version, status))
 
     def stopping(self) -> None:
-        """We end, as somebody wished: there is to be no other after us."""
+        """We end, as somebody wished: there is to be no other after us, also where the keeper is slow to hear it."""
+        # nothing is to be held for another, and what was on its way is closed
+        self._keys, self._descriptors, self._waiting = [], [], []
         self.flush()
-        self._say(keeperwire.STOPPING)
+        ends = time.monotonic() + LAST_WORD
+        while not self._say(keeperwire.STOPPING) and time.monotonic() < ends:
+            time.sleep(AGAIN)
 
     def stop(self) -> None:
         """No more of this."""
@@ -201,6 +208,8 @@ class Keeping:
                 if error.errno in _FULL:
                     self._wait(error)
                     return
+                if error.errno == errno.EBADF and self._drop_closed():
+                    continue
                 self._go_on_alone(f"it cannot be told anything: {error.strerror}")
                 continue
             waiting = self._waiting[:count]
@@ -208,6 +217,18 @@ class Keeping:
             self._stuck_since = None
             self._tell(waiting)
         self._stuck_since = None
+
+    def flush_within(self, seconds: float) -> bool:
+        """Hand over all that there is before this process ends, or becomes another: nothing else happens meanwhile.
+
+        :returns: whether the keeper has it, or there is no keeper any more.
+        """
+        ends = time.monotonic() + seconds
+        self.flush()
+        while not self.is_idle and time.monotonic() < ends:
+            time.sleep(AGAIN)
+            self.flush()
+        return self.is_idle
 
     # -- the inside
 
@@ -218,6 +239,15 @@ class Keeping:
                     who.handed_over()
                 except Exception:  # noqa: BLE001 (a bug in one connection: the others wait for this too)
                     bugs.met("connection", self.log, "a client could not be told that the keeper has its connection")
+
+    def _drop_closed(self) -> int:
+        """Forget what was closed and not forgotten, by a bug: the keeper is there for all others. How many those were."""
+        closed = [place for place, descriptor in enumerate(self._descriptors) if not _is_open(descriptor)]
+        for place in reversed(closed):
+            del self._keys[place], self._descriptors[place], self._waiting[place]
+        if closed:
+            bugs.met("connection", self.log, "what the keeper was to hold was closed before it was handed over")
+        return len(closed)
 
     def _wait(self, error: OSError) -> None:
         now = self._reactor.seconds()
@@ -245,15 +275,17 @@ class Keeping:
             why=why,
         )
 
-    def _say(self, packet: bytes) -> None:
+    def _say(self, packet: bytes) -> bool:
+        """Whether it was said, or there is nobody to hear it; a keeper that is full will hear the next."""
         if self.alone:
-            return
+            return True
         try:
             self._channel.send(packet)
         except OSError as error:
-            # one that is full will hear the next
-            if error.errno not in _FULL:
-                self._go_on_alone(f"it cannot be told anything: {error.strerror}")
+            if error.errno in _FULL:
+                return False
+            self._go_on_alone(f"it cannot be told anything: {error.strerror}")
+        return True
 
     def _notes_moved(self) -> None:
         # the file before may still be on its way, and its number is another's in a moment
@@ -296,3 +328,11 @@ class Keeping:
             self.keeper = said.keeper
         elif isinstance(said, Leave):
             self._leave()
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

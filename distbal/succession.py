@@ -19,10 +19,10 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 
 from distbal import handover, inheritance
-from distbal.handover import FILE_NOTE, TakenUp, TakingUp
+from distbal.handover import FILE_NOTE, HandoverError, TakenUp, TakingUp
 from distbal.inheritance import HANDOVER, Inheritance
 from distbal.keeperwire import Key, Role
-from distbal.keeping import Keeping
+from distbal.keeping import PATIENCE, Keeping
 from distbal.ledger import Ledger
 from distbal.logs import Logger
 from distbal.monitors.rounds import Rounds
@@ -34,6 +34,8 @@ from distbal.serving import Serving
 DRAIN_TIME = 300.0
 #: seconds between two looks at them
 LOOK = 0.1
+#: seconds in which the keeper has to take what it has not yet, before an exec; nobody is served meanwhile
+LAST_BATCH = 1.0
 
 
 class Succession:
@@ -177,13 +179,16 @@ class Succession:
         """Stop serving, and write everything down for the next image.
 
         :returns: variables of its environment, and the descriptors that it is to have.
+        :raises HandoverError: it cannot be done now; :meth:`go_on` follows.
         """
         loop, keeping = self._serving.loop, self._keeping
         if loop is not None:
             loop.pause_all()
-        if keeping is not None:
-            keeping.flush()
+        # whoever is told by this that the keeper has him may be gone, and is not to be written down
+        self._all_is_held()
         book, given = self._written()
+        # that may have moved the notes
+        self._all_is_held()
         if self._kept.lock >= 0:
             given[0, Role.LOCK] = self._kept.lock
         channel = -1 if keeping is None or keeping.alone else keeping.fileno()
@@ -193,6 +198,11 @@ class Succession:
             self._made.callback(book.close)
         descriptors = [*given.values(), table, *([channel] if channel >= 0 else [])]
         return {HANDOVER: str(table)}, descriptors
+
+    def _all_is_held(self) -> None:
+        """What is not the keeper's by now would never be: the next image takes it for held."""
+        if self._keeping is not None and not self._keeping.flush_within(LAST_BATCH):
+            raise HandoverError("the keeper does not take what it is to hold: an upgrade has to wait until it does")
 
     def go_on(self) -> None:
         """Nothing comes of it: serve as before."""
@@ -207,9 +217,10 @@ class Succession:
         """End this process at once, and close nothing: another one is to take all of it up."""
         keeping = self._keeping
         if keeping is not None:
-            keeping.flush()
             if self._notebook is not None:
                 self._notebook.write_all()
+            # what it has not taken by then is lost: it waits for us longer than that
+            keeping.flush_within(PATIENCE)
         self.log.info("distbal leaves, and all goes on in the next process")
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
 
-from distbal import __version__, keeperwire, ledger
-from distbal.handover import FILE_NOTE
+from distbal import __version__, keeperwire, ledger, succession
+from distbal.handover import FILE_NOTE, HandoverError
 from distbal.keeperwire import Beat, Hello, Journal, Keeper, Ready, Role, Stopping
 from distbal.ledger import Ledger
 from distbal.listeners import words
@@ -167,3 +167,26 @@ async def test_a_keeper_that_ends_while_it_serves_is_done_without(
         one.service.succession.go_on()
         await leave(one, second)
     assert len(logged_errors.flush()) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_upgrade_waits_for_a_keeper_that_has_not_all_yet(
+    tmp_path: Path, keeper: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next image would take for held what the keeper never had, and a kill would lose it."""
+    monkeypatch.setattr(succession, "LAST_BATCH", 0.02)
+    async with balancer(tmp_path, TEXT) as one:
+        keeping = one.service.succession._keeping
+        assert keeping is not None
+        keeper.hear()
+        with suppress(BlockingIOError):
+            while True:
+                keeping._channel.send(keeperwire.BEAT)
+        keeping.let_go(17, Role.SESSION_CLIENT)
+        with pytest.raises(HandoverError, match="the keeper does not take what it is to hold"):
+            one.service.succession.hand_over()
+        one.service.succession.go_on()
+        keeper.hear()
+        one.service.succession.hand_over()
+        one.service.succession.go_on()
+        await until(lambda: any(isinstance(said, Journal) and said.let_go == [(17, 5)] for said in keeper.hear()))
