@@ -55,6 +55,9 @@ def main() -> None:
             descriptors.extend(given)
         elif order["do"] == "tell":
             tell("told")
+        elif order["do"] == "hang up":
+            keeper.close()
+            tell("told")
         elif order["do"] == "end":
             os._exit(order["status"])
         for descriptor in descriptors:

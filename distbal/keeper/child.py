@@ -5,6 +5,7 @@ The clock is always an argument.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -152,6 +153,11 @@ class Daemon:
         """Nobody could have heard it for so long."""
         self.life = self.life._replace(heard=self.life.heard + seconds, started=self.life.started + seconds)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether it serves and has hung up, as it does where the keeper was too slow for it: its silence means nothing."""
+        return self.channel.ended and self.life.ready is not None and not self.life.asked
+
     def watch(self, patience: float, now: float) -> float:
         """Kill it where its silence is too long: first so that it can say where it was, and soon after for good.
 
@@ -162,7 +168,7 @@ class Daemon:
             if now >= life.killing:
                 self.life = life._replace(killing=now + patience)
                 self.signal(signal.SIGKILL)
-        elif now >= life.deadline(patience):
+        elif not self.is_alone and now >= life.deadline(patience):
             self.life = life._replace(killing=now + LAST_WORDS, silent=now - life.heard)
             self.signal(signal.SIGABRT)
             return self.life.silent
@@ -170,4 +176,6 @@ class Daemon:
 
     def due(self, patience: float) -> float:
         """When :meth:`watch` has something to do."""
-        return self.life.deadline(patience) if self.life.killing is None else self.life.killing
+        if self.life.killing is not None:
+            return self.life.killing
+        return math.inf if self.is_alone else self.life.deadline(patience)
