@@ -61,6 +61,7 @@ class Keeping:
 
     :ivar ledger: where what each descriptor is, is written.
     :ivar alone: the keeper is gone, and why; "" while it is there.
+    :ivar lets_nothing_go: that is so, and it lives: what it holds it holds on, and closing is not enough any more.
     :ivar keeper: what it last said of itself.
     """
 
@@ -69,6 +70,7 @@ class Keeping:
     def __init__(self, reactor: Any, channel: socket.socket, ledger: Ledger, leave: Callable[[], None]) -> None:
         self.ledger = ledger
         self.alone = ""
+        self.lets_nothing_go = False
         self.keeper: Keeper | None = None
         self._reactor = reactor
         # nothing here waits for a keeper, also before the reactor runs
@@ -254,6 +256,7 @@ class Keeping:
         if self._stuck_since is None:
             self._stuck_since = now
         elif now - self._stuck_since > PATIENCE:
+            self.lets_nothing_go = True
             self._go_on_alone(f"it has taken nothing for {PATIENCE:g} s ({error.strerror})")
             self.soon()
             return
