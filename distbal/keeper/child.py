@@ -12,10 +12,11 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from distbal.keeper import channel
+from distbal.keeper.signals import FORWARDED
 from distbal.keeperwire import VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 #: what the daemon is not to find in its environment: systemd talks with the keeper
 NOT_FOR_IT = {
@@ -43,12 +44,13 @@ def interpreter(module: str) -> list[str]:
     return [sys.executable, *([] if sys.path[:1] in ([""], [here]) else ["-P"]), "-m", module]
 
 
-def spawn(command: list[str], environment: dict[str, str], output: int | None = None) -> int:
-    """Start a process that has no signal blocked or ignored, and of this one's descriptors those that are inheritable.
+def spawn(command: list[str], environment: dict[str, str], output: int | None = None, blocked: Iterable[int] = ()) -> int:
+    """Start a process that has no signal ignored, and of this one's descriptors those that are inheritable.
 
     It is in a process group of its own, so that a terminal's Ctrl-C reaches it by way of the keeper alone.
 
     :param environment: beside what is not :data:`NOT_FOR_IT` of this process's.
+    :param blocked: signals that wait until it lets them through.
     :param output: what its stdout and stderr are; None: this process's own.
     :returns: its process.
     :raises OSError: it cannot be started.
@@ -60,7 +62,7 @@ def spawn(command: list[str], environment: dict[str, str], output: int | None = 
         kept | environment,
         file_actions=[] if output is None else [(os.POSIX_SPAWN_DUP2, output, number) for number in (1, 2)],
         setpgroup=0,
-        setsigmask=[],
+        setsigmask=blocked,
         setsigdef=[number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)],
     )
 
@@ -135,7 +137,8 @@ class Daemon:
         with theirs:
             os.set_inheritable(theirs.fileno(), True)
             try:
-                pid = spawn(command, environment | {VARIABLE: str(theirs.fileno())})
+                # what is forwarded would end one that has no handlers yet (the daemon: execing.unblock)
+                pid = spawn(command, environment | {VARIABLE: str(theirs.fileno())}, blocked=FORWARDED)
             except OSError:
                 ours.close()
                 raise
