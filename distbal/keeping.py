@@ -55,8 +55,10 @@ class Handed(Protocol):
 class Keeping:
     """What the keeper is to hold.
 
-    :param channel: a socket of packets, to the keeper; this object's from now on.
+    :param channel: a socket of packets, to the keeper; this object's from now on. None where that is gone.
     :param ledger: which it holds too.
+    :param alone: why it is gone, where the process before was alone already. The ledger is kept true all the same: the keeper
+        may still have it, and a process that takes it up is not to believe what was true before the upgrade.
     :param leave: called when the keeper wants this process to end, and the next one to go on.
 
     :ivar ledger: where what each descriptor is, is written.
@@ -67,14 +69,21 @@ class Keeping:
 
     log = Logger()
 
-    def __init__(self, reactor: Any, channel: socket.socket, ledger: Ledger, leave: Callable[[], None]) -> None:
+    def __init__(
+        self, reactor: Any, channel: socket.socket | None, ledger: Ledger, leave: Callable[[], None], alone: str = ""
+    ) -> None:
         self.ledger = ledger
-        self.alone = ""
-        self.lets_nothing_go = False
+        self.alone = alone
+        # one that was left may be frozen, and not dead
+        self.lets_nothing_go = bool(alone)
         self.keeper: Keeper | None = None
         self._reactor = reactor
-        # nothing here waits for a keeper, also before the reactor runs
-        channel.setblocking(False)
+        if channel is None:
+            channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            channel.close()
+        else:
+            # nothing here waits for a keeper, also before the reactor runs
+            channel.setblocking(False)
         self._channel = channel
         self._leave = leave
         # microseconds since 1970: greater than any number that an earlier process can have given out
@@ -97,6 +106,8 @@ class Keeping:
         if not self.alone:
             self._reactor.addReader(self)
             self._beats.start(now=True)
+        elif self.lets_nothing_go:
+            self.log.warn("the keeper is gone, since before the upgrade: {why}. distbal goes on alone", why=self.alone)
 
     def hold_ledger(self) -> None:
         """Let the keeper have the ledger's two files."""
