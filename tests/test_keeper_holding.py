@@ -84,6 +84,22 @@ def test_what_there_is_no_room_for_is_closed() -> None:
     assert open_descriptors() == before
 
 
+def test_those_that_have_ended_make_room_for_others() -> None:
+    """A keeper that was frozen finds all at once what came and went meanwhile: that refuses nobody who is there."""
+    holdings = Holdings(3)
+    with ExitStack() as stack:
+        for number in range(10):
+            ours, theirs = socket.socketpair()
+            stack.enter_context(theirs)
+            assert holdings.hold([(number, Role.CLIENT)], [os.dup(ours.fileno())]) == 0
+            if number < 8:
+                ours.shutdown(socket.SHUT_RDWR)
+                theirs.shutdown(socket.SHUT_RDWR)
+            ours.close()
+        assert holdings.keys()[-2:] == [(8, Role.CLIENT), (9, Role.CLIENT)]
+    holdings.clear()
+
+
 def test_many_that_end_at_once(holdings: Holdings) -> None:
     ends = [socket.socketpair() for _ in range(400)]
     holdings.hold([(number, Role.CLIENT) for number in range(400)], [os.dup(ours.fileno()) for ours, _ in ends])

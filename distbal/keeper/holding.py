@@ -71,7 +71,7 @@ class Holdings:
         for key, descriptor in zip(keys, descriptors, strict=True):
             if key in held:
                 self._drop(key)
-            elif len(held) >= self.room:
+            elif len(held) >= self.room and not self.sweep():
                 os.close(descriptor)
                 refused += 1
                 continue
