@@ -14,7 +14,7 @@ from distbal import config, descriptors
 from distbal.errors import ConfigError, DistbalError, describe
 from distbal.handover import FILE_NOTE, left_sockets
 from distbal.inheritance import Inheritance, inherited
-from distbal.keeperwire import Role
+from distbal.keeperwire import Role, room_within
 from distbal.listeners import Opened, open_all
 from distbal.logs import Logger
 from distbal.process import warn_of_little_room
@@ -66,6 +66,9 @@ def prepare(path: str) -> Prepared:
         raise
     for mistake in loaded.warnings:
         _log.warn("{warning}", warning=describe(path, mistake))
+    if left.channel is not None:
+        # nobody is taken in whom a crash would lose: the keeper, which has the same limit, holds all that we have of clients
+        room = max(1, min(room, room_within(limit)))
     warn_of_little_room(_log, loaded.settings, limit, room)
     return Prepared(loaded, left, kept, opened, room, descriptors.crowd(limit))
 

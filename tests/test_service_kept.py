@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 
-from distbal import __version__, inheritance, keeperwire, ledger, succession
+from distbal import __version__, descriptors, inheritance, keeperwire, ledger, succession
 from distbal.handover import FILE_NOTE, HandoverError
 from distbal.keeperwire import Beat, Hello, Journal, Keeper, Ready, Role, Stopping
 from distbal.ledger import Ledger
@@ -220,3 +220,15 @@ async def test_an_upgrade_waits_for_a_keeper_that_has_not_all_yet(
         one.service.succession.hand_over()
         one.service.succession.go_on()
         await until(lambda: any(isinstance(said, Journal) and said.let_go == [(17, 5)] for said in keeper.hear()))
+
+
+def test_no_more_are_taken_in_than_the_keeper_holds(tmp_path: Path, keeper: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others would be lost by a crash; in the listening socket's queue they are not."""
+    limit = 640
+    monkeypatch.setattr(descriptors, "raise_limit", lambda: limit)
+    file = tmp_path / "hosts.yaml"
+    file.write_text(alone(TEXT))
+    service = make(file)
+    assert service._room == keeperwire.room_within(limit) < descriptors.room_for_clients(limit)
+    service.startService()
+    service.stopService()
