@@ -26,10 +26,12 @@ def test_kills_in_a_flood(tmp_path: Path) -> None:
         scene.crowd.tolerant = True
         cut = []
         for _ in range(FLOODS):
+            # one that is killed before it has served for a second is started again after a pause, which grows
+            scene.room.spend(1.0)
             pid, before = scene.daemon.pid, scene.crowd.cut
             scene.crowd.come(FLOOD)
             # not a turn of the room: what the daemon does in these moments nobody sees
-            time.sleep(scene.dice.uniform(0, 0.02))
+            time.sleep(scene.dice.uniform(0, 0.002))
             scene.daemon.kill()
             scene.room.until(lambda pid=pid: scene.daemon.pid not in (0, pid), "another daemon")  # type: ignore[misc]
             scene.agree()
