@@ -12,7 +12,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pytest
 from twisted.internet import reactor
@@ -214,12 +214,16 @@ class StrictLoop(HotLoop):
 class House(Lending):
     """A farm, and one port of the proxy to it.
 
+    :cvar keepings: makes the way to a keeper for each, where tests are to have one without asking for it.
+
     :param resolve: looks names up.
     :param room: descriptors that there are for clients.
     :param clock: what the time is; ``keeping``: to a keeper, where there is one.
 
     :ivar where: the address of the port that is served.
     """
+
+    keepings: ClassVar[Callable[[], Keeping] | None] = None
 
     def __init__(
         self,
@@ -241,6 +245,8 @@ class House(Lending):
         self.allow("loopback")
         self.complain = Complaints(Logger(), self.clock.seconds)
         self.lookup = Lookup(self.clock, resolve or SystemResolver(reactor))
+        if keeping is None and House.keepings is not None:
+            keeping = House.keepings()
         self.proxy = Proxy(self.clock, self.lookup, keeping)
         self.port = ProxyPort(
             self.proxy,
@@ -312,7 +318,7 @@ class House(Lending):
         opened = Opened(
             Listener("proxy", parse(at or RELAYS[relay]), speaks_first="server" if self.port.server_first else "client")
         )
-        self.loop = loop = StrictLoop(reactor, self.clock, self.room)
+        self.loop = loop = StrictLoop(reactor, self.clock, self.room, self.proxy.keeping)
         try:
             if relay == "spliced":
                 opened.serve_hot(loop, lambda descriptor, address: self.port.hot(loop, descriptor, address), splice.COST)

@@ -42,8 +42,13 @@ class Job:
                 if self.passes and not self.half_closed:
                     self.half_closed = True
                     self.sock.shutdown(socket.SHUT_WR)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.left = memoryview(b"")  # it was reset
+            try:
                 data = self.sock.recv(1 << 16)
-            except (ConnectionResetError, BrokenPipeError):
+            except ConnectionResetError:
                 data = b""
             self.heard += data
             if not data:
