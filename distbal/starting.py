@@ -79,7 +79,12 @@ def load(path: str, left: Inheritance) -> config.Loaded:
         text = None if left.ledger is None else left.ledger.read_notes().get(FILE_NOTE)
         if text is None:
             raise
+        try:
+            loaded = config.parsed(path, text.decode())
+        except (ConfigError, UnicodeDecodeError):
+            # what is wrong with the file is what can be mended
+            raise error from None
         for mistake in error.mistakes:
             _log.error("{reason}", reason=describe(path, mistake))
         _log.error("{path} cannot be used: distbal goes on by what it said when it was last taken in", path=path)
-        return config.parsed(path, text.decode())
+        return loaded

@@ -77,6 +77,8 @@ class Succession:
         self._text = text
         self._part = part
         self._resume = resume
+        #: closes what was made for the next image, where there is none
+        self._made = contextlib.ExitStack()
         self.came = TakenUp()
 
     # -- taking up
@@ -133,7 +135,12 @@ class Succession:
         """Descriptors of a copy of the ledger's two files, which the caller closes; the service goes on."""
         book, _ = self._written()
         try:
-            return copied(book.slots), copied(book.notes)
+            slots = copied(book.slots)
+            try:
+                return slots, copied(book.notes)
+            except OSError:
+                os.close(slots)
+                raise
         finally:
             if self._keeping is None:
                 book.close()
@@ -176,16 +183,20 @@ class Succession:
             loop.pause_all()
         if keeping is not None:
             keeping.flush()
-        _, given = self._written()
+        book, given = self._written()
         if self._kept.lock >= 0:
             given[0, Role.LOCK] = self._kept.lock
         channel = -1 if keeping is None or keeping.alone else keeping.fileno()
         table = inheritance.table(given, channel, self._reactor.seconds())
+        self._made.callback(os.close, table)
+        if keeping is None:
+            self._made.callback(book.close)
         descriptors = [*given.values(), table, *([channel] if channel >= 0 else [])]
         return {HANDOVER: str(table)}, descriptors
 
     def go_on(self) -> None:
         """Nothing comes of it: serve as before."""
+        self._made.close()
         loop = self._serving.loop
         if loop is not None:
             loop.go_on()

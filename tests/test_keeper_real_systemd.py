@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.programs
 
-#: what the unit says of the keeper; the rest of it is the sandbox, which systemd --user cannot make
+#: what the unit says of the keeper, and what is forbidden to it; the rest of the sandbox systemd --user cannot make
 KEPT = re.compile(
     r"^(\[.*|(Type|NotifyAccess|WatchdogSec|KillMode|TimeoutStopSec|FileDescriptorStoreMax|Environment|OOMPolicy|Restart\w*"
-    r"|StartLimit\w*|ExecReload)=.*)$",
+    r"|StartLimit\w*|ExecReload|NoNewPrivileges|LockPersonality|MemoryDenyWriteExecute|SystemCall\w+|UMask)=.*)$",
     re.MULTILINE,
 )
 #: Runs systemd and then commands, each of a line, after whose output comes a line with its status.

@@ -212,6 +212,16 @@ def test_what_the_environment_says(environment: dict[str, str], watchdog: float 
     assert (systemd.watchdog, systemd.stores) == (watchdog, stores)
 
 
+def test_a_systemd_that_does_not_read_is_not_waited_for(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        systemd = Systemd({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        while systemd.tell("WATCHDOG=1"):
+            pass
+        assert sock.recv(100) == b"WATCHDOG=1"
+        assert systemd.tell("READY=1")
+
+
 def test_where_no_systemd_is_nothing_happens(tmp_path: Path) -> None:
     for environment in ({}, {"NOTIFY_SOCKET": str(tmp_path / "nobody"), "FDSTORE": "1", "LISTEN_PID": "1", "LISTEN_FDS": "9"}):
         systemd = Systemd(environment)

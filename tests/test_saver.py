@@ -15,6 +15,7 @@ from distbal.decisions import Decision, Decisions
 from distbal.errors import DistbalError
 from distbal.saver import Saver, keep
 from distbal.state import StateFile
+from tests.loops import open_descriptors
 from tests.services import Lines
 from tests.support import LoggedErrors
 
@@ -88,3 +89,39 @@ def test_a_directory_that_this_account_cannot_write_in_is_told_of_at_the_start(
         kept.look()
     assert log.of("warn") == [f"uid {os.geteuid()} cannot write in {tmp_path}: decisions hold until a restart"]
     kept.close()
+
+
+def test_a_lock_that_was_handed_on_keeps_the_directory(tmp_path: Path) -> None:
+    first = keep(str(tmp_path / "state"), wanted=True)
+    handed_on = os.dup(first.lock)
+    os.close(first.lock)
+    first.lock = -1
+    second = keep(str(tmp_path / "state"), wanted=True, lock=handed_on)
+    assert second.lock == handed_on
+    with pytest.raises(DistbalError, match="another distbal uses"):
+        keep(str(tmp_path / "state"), wanted=True)
+    second.close()
+    keep(str(tmp_path / "state"), wanted=True).close()
+
+
+@pytest.mark.parametrize("where", ["elsewhere", None])
+def test_a_lock_of_another_directory_is_let_go(tmp_path: Path, where: str | None) -> None:
+    before = open_descriptors()
+    first = keep(str(tmp_path / "state"), wanted=True)
+    handed_on = os.dup(first.lock)
+    first.close()
+    second = keep(None if where is None else str(tmp_path / where), wanted=True, lock=handed_on)
+    keep(str(tmp_path / "state"), wanted=True).close()
+    second.close()
+    assert open_descriptors() == before
+
+
+def test_a_lock_that_was_handed_on_is_let_go_where_what_was_kept_cannot_be_read(tmp_path: Path) -> None:
+    before = open_descriptors()
+    first = keep(str(tmp_path / "state"), wanted=True)
+    (tmp_path / "state" / "decisions.json").write_text("{")
+    handed_on = os.dup(first.lock)
+    first.close()
+    with pytest.raises(DistbalError):
+        keep(str(tmp_path / "state"), wanted=True, lock=handed_on)
+    assert open_descriptors() == before

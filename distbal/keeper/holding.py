@@ -7,6 +7,7 @@ are looked for when there is something to do anyway (:meth:`Holdings.sweep`). Ev
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import select
@@ -35,9 +36,13 @@ def raise_limit() -> int:
 
     :returns: how many of them may be held.
     """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    limit = hard if hard != resource.RLIM_INFINITY else _MANY
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        # where even that is forbidden (a filter of system calls), it is as it is
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    limit = soft if soft != resource.RLIM_INFINITY else _MANY
     return limit - min(RESERVE, limit // 2)
 
 

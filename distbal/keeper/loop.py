@@ -15,7 +15,7 @@ import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
 from distbal import __version__, keeperwire
-from distbal.keeper import past, replacing
+from distbal.keeper import past, replacing, systemd
 from distbal.keeper.channel import Channel
 from distbal.keeper.child import Daemon, Life, ended
 from distbal.keeper.holding import Holdings
@@ -219,8 +219,7 @@ class Supervision:
                 self._give_up_what_is_held(now)
 
     def _give_up_what_is_held(self, now: float) -> None:
-        self._past = self._past._replace(futile=0, failures=1)
-        self._start = now
+        self._past, self._start = self._past._replace(futile=0, failures=1), now
         self._voice.say(
             f"{past.FUTILE} daemons in a row ended soon after they took up what was held: all {len(self._holdings)} descriptors"
             " are dropped, and with them the clients' leases; the next daemon starts at once, with nothing"
@@ -259,8 +258,6 @@ class Supervision:
         self._holdings.clear()
         self._status = status
 
-    # what comes
-
     def _receive(self, daemon: Daemon, now: float) -> bool:
         """Read and serve what is in the channel; whether there was anything."""
         came = False
@@ -291,7 +288,7 @@ class Supervision:
             daemon.life = daemon.life._replace(ready=now)
             self._past = self._past._replace(served=True)
             self._voice.tell(f"the daemon, distbal {said.version}: {said.status}")
-            self._systemd.tell("READY=1", f"STATUS={said.status}", f"MAINPID={os.getpid()}")
+            self._systemd.tell("READY=1", f"STATUS={said.status}", f"MAINPID={os.getpid()}", patience=systemd.PATIENCE)
         elif isinstance(said, Stopping):
             daemon.life = daemon.life._replace(asked=True)
 
@@ -380,9 +377,9 @@ class Supervision:
             self._holdings.hold([(number, role)], [descriptor])
         self._past, self._start = state.past, state.start
         if state.channel is not None and state.life is not None:
-            self._take(Daemon(state.life, Channel(replacing.inherited(state.channel), self._voice.complain)))
-            assert self._daemon is not None  # noqa: S101 (just taken)
-            self._daemon.channel.put(keeperwire.news(self._news()))
+            daemon = Daemon(state.life, Channel(replacing.inherited(state.channel), self._voice.complain))
+            daemon.channel.put(keeperwire.news(self._news()))
+            self._take(daemon)
         self._signals.add(state.signals)
         self._voice.say(f"the keeper goes on as distbal {__version__}, and holds {len(self._holdings)} descriptors")
 

@@ -58,16 +58,17 @@ class Systemd:
         stores = environment.get("FDSTORE") or environment.get("DISTBAL_FDSTORE") or "0"
         self.stores = bool(self._address) and stores.isdigit() and int(stores) > 0
 
-    def tell(self, *lines: str, descriptors: Sequence[int] = ()) -> bool:
+    def tell(self, *lines: str, descriptors: Sequence[int] = (), patience: float = 0.0) -> bool:
         """Send one message.
 
+        :param patience: for how long to wait where systemd has not read the last ones yet, in seconds.
         :returns: whether it was sent; nothing depends on most of them.
         """
         if not self._address:
             return False
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                sock.settimeout(PATIENCE)
+                sock.settimeout(patience)
                 sock.connect(self._address)
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
                 sock.sendmsg(["\n".join(line.replace("\n", " ") for line in lines).encode(errors="replace")], rights)
@@ -83,7 +84,7 @@ class Systemd:
         reading, writing = os.pipe()
         try:
             try:
-                sent = self.tell("BARRIER=1", descriptors=[writing])
+                sent = self.tell("BARRIER=1", descriptors=[writing], patience=PATIENCE)
             finally:
                 os.close(writing)
             poll = select.poll()
@@ -97,7 +98,7 @@ class Systemd:
 
         :param state: what :meth:`take_up` gives back with it.
         :returns: how many of the descriptors it has now.
-        :raises OSError: none.
+        :raises OSError: it has none of them.
         """
         sockets: list[socket.socket] = []
         stored = 0
@@ -111,7 +112,8 @@ class Systemd:
                 stored += len(some)
             kept = [memory, *[sock.fileno() for sock in sockets]]
             for start in range(0, len(kept), MAX_DESCRIPTORS):
-                if not self.tell("FDSTORE=1", f"FDNAME={NAME}", descriptors=kept[start : start + MAX_DESCRIPTORS]):
+                some_kept = kept[start : start + MAX_DESCRIPTORS]
+                if not self.tell("FDSTORE=1", f"FDNAME={NAME}", descriptors=some_kept, patience=PATIENCE):
                     raise OSError(errno.ENOTCONN, "systemd cannot be told")
             if not self.barrier():
                 raise OSError(errno.ETIMEDOUT, f"systemd has not taken them within {PATIENCE:g} s")
@@ -144,7 +146,7 @@ class Systemd:
         for descriptor in ours:
             os.set_inheritable(descriptor, False)
             stored = _unpack(descriptor, stored)
-        self.tell("FDSTOREREMOVE=1", f"FDNAME={NAME}")
+        self.tell("FDSTOREREMOVE=1", f"FDNAME={NAME}", patience=PATIENCE)
         return stored
 
 

@@ -84,6 +84,22 @@ def test_upgrade_to_code_that_fails_its_trial(tmp_path: Path, supervised: bool) 
         scene.all_end()
 
 
+def test_upgrade_to_code_that_dies_nevertheless(tmp_path: Path) -> None:
+    """Its trial did not show it. Its keeper holds all there is until the right code is there."""
+    with crowded(tmp_path, supervised=True) as scene:
+        before = scene.sight()
+        scene.daemon.dies = True
+        scene.daemon.install(service="\ndef makeService(options):\n    raise RuntimeError('a planted error')\n")
+        with scene.daemon.asking("upgrade") as command:
+            scene.meanwhile(lambda: scene.daemon.log.count("a planted error") >= 4, "its death, twice")
+            scene.daemon.install_ours()
+            scene.meanwhile(lambda: command.poll() is not None, "the upgrade's end")
+            assert said(command)[0] == 0
+        scene.agree()
+        scene.same(before)
+        scene.all_end()
+
+
 @both
 def test_upgrade_twice_at_once(tmp_path: Path, supervised: bool) -> None:
     """Two people, and a signal, ask for it at the same time: at least one upgrade is made, and nobody is told a falsehood."""
