@@ -209,6 +209,15 @@ class Keeping:
             self._tell(waiting)
         self._stuck_since = None
 
+    def flushed(self, seconds: float) -> bool:
+        """Hand over what there is, and wait for that so long at the most, while nobody is served; whether nothing is left."""
+        end = time.monotonic() + seconds
+        self.flush()
+        while not (self.is_idle or self.alone) and time.monotonic() < end:
+            time.sleep(AGAIN)
+            self.flush()
+        return self.is_idle or bool(self.alone)
+
     # -- the inside
 
     def _tell(self, waiting: list[Handed | None]) -> None:

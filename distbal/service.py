@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.threads import deferToThread
 from twisted.python import usage
 from twisted.python.failure import Failure
@@ -27,7 +27,6 @@ from distbal.changes import Changes
 from distbal.complaints import Complaints
 from distbal.decisions import Decisions
 from distbal.errors import ConfigError, DistbalError, ListenError, describe
-from distbal.export import exported
 from distbal.frontends import Frontends
 from distbal.hosts import Farm
 from distbal.inheritance import Inheritance
@@ -55,6 +54,9 @@ from distbal.spells import Spells
 from distbal.starting import prepare
 from distbal.succession import Succession
 from distbal.upgrade import Going, Upgrader, started
+
+#: seconds after which a new image serves others than those who want a slot
+REST = 0.05
 
 
 class Options(usage.Options):
@@ -212,6 +214,7 @@ class BalancerService(Service):
         #: what is doubtful of the last one that was
         self._doubts: list[str] = []
         self._signal_before: Any = None
+        self._rest: IDelayedCall | None = None
 
     # -- start and stop
 
@@ -221,7 +224,10 @@ class BalancerService(Service):
         logs.threshold.set("debug" if self._verbose else "info")
         reasons = self.serving.start()
         self.succession.take_up(self._came)
-        if reasons and not self.succession.goes_on:
+        if self.succession.goes_on:
+            # those who wait for a slot come first: the page and the manhole bring large libraries along
+            self._rest = self._reactor.callLater(REST, self.serving.start_rest)
+        elif reasons := [*reasons, *self.serving.start_rest()]:
             # the daemon does not come up half
             raise CannotStart("\n".join(f"distbal: {reason}" for reason in reasons))
         self._came.give_averages(self._slots, self.leases.scheduler.hosts, self._reactor.seconds())
@@ -256,6 +262,8 @@ class BalancerService(Service):
         if self._signal_before is not None:
             signal.signal(signal.SIGHUP, self._signal_before)
             self._signal_before = None
+        if self._rest is not None and self._rest.active():
+            self._rest.cancel()
         closed: list[Deferred[Any]] = [self._upgrader.stop(), *self.serving.stop()]
         closed.append(self.monitors.stop())
         self._proxy.stop()
@@ -288,6 +296,9 @@ class BalancerService(Service):
 
     def export(self, made: Decisions) -> Deferred[str]:
         """The file as it would have to be for these decisions."""
+        # loaded when somebody wants it
+        from distbal.export import exported
+
         # one at a time: each takes one of ten threads for seconds, in which changes are kept and names looked up
         return self._exporting.run(deferToThread, exported, self.path, self._text, made, time.time())
 

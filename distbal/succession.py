@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 
 from distbal import handover, inheritance
+from distbal.execing import UpgradeError
 from distbal.handover import FILE_NOTE, TakenUp, TakingUp
 from distbal.inheritance import HANDOVER, Inheritance
 from distbal.keeperwire import Key, Role
@@ -34,6 +35,8 @@ from distbal.serving import Serving
 DRAIN_TIME = 300.0
 #: seconds between two looks at them
 LOOK = 0.1
+#: seconds, in which nobody is served, that the keeper has to take what it was not handed yet
+KEEPER_TIME = 0.3
 
 
 class Succession:
@@ -177,13 +180,15 @@ class Succession:
     def hand_over(self) -> tuple[dict[str, str], list[int]]:
         """Stop serving, and write everything down for the next image.
 
+        :raises UpgradeError: that is not possible for now; :meth:`go_on`.
         :returns: variables of its environment, and the descriptors that it is to have.
         """
         loop, keeping = self._serving.loop, self._keeping
         if loop is not None:
             loop.pause_all()
-        if keeping is not None:
-            keeping.flush()
+        if keeping is not None and not keeping.flushed(KEEPER_TIME):
+            # the next image would take it for something that the keeper has
+            raise UpgradeError("the keeper takes nothing for the moment")
         book, given = self._written()
         if self._kept.lock >= 0:
             given[0, Role.LOCK] = self._kept.lock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 import pytest_twisted
 
 from distbal import __version__, keeperwire, ledger
+from distbal.execing import UpgradeError
 from distbal.handover import FILE_NOTE
 from distbal.keeperwire import Beat, Hello, Journal, Keeper, Ready, Role, Stopping
 from distbal.ledger import Ledger
@@ -167,3 +168,22 @@ async def test_a_keeper_that_ends_while_it_serves_is_done_without(
         one.service.succession.go_on()
         await leave(one, second)
     assert len(logged_errors.flush()) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_upgrade_does_not_come_about_while_the_keeper_takes_nothing(tmp_path: Path, keeper: Played) -> None:
+    """The next image would believe that the keeper has what it was never handed."""
+    async with balancer(tmp_path, TEXT) as one:
+        await until(lambda: Ready(__version__, "serves 1 hosts") in keeper.hear())
+        channel = one.service._keeping._channel  # type: ignore[union-attr]
+        with suppress(BlockingIOError):
+            while True:
+                channel.send(keeperwire.BEAT)
+        first = await one.client()
+        await until(lambda: one.service.leases.scheduler.lent == 1)
+        with pytest.raises(UpgradeError, match="the keeper takes nothing"):
+            one.service.succession.hand_over()
+        one.service.succession.go_on()
+        await until(lambda: len(keeper.of(Role.CLIENT)) == 1)
+        await first.hears(b"alpha\r\n")
+        await leave(one, first)

@@ -146,6 +146,14 @@ class Scene:
 
         self.room.until(turned, what)
 
+    def kill_in(self, seconds: float, *others: Scene) -> None:
+        """Kill the daemon then, and wait for the next one; clients come and go all the time, here and elsewhere."""
+        end = self.room.now() + seconds
+        self.meanwhile(lambda: self.room.now() >= end, "the moment", *others)
+        before = self.daemon.kill()
+        assert before
+        self.meanwhile(lambda: self.daemon.pid not in (0, before), "another daemon", *others)
+
     def all_end(self) -> None:
         """Everybody is served and leaves, and all sessions end as they should; then nothing is lent."""
         self.relayed.finish()
