@@ -81,7 +81,8 @@ def test_top_has_a_line_for_it_only_where_there_is_something(height: int) -> Non
         report = status()
         report["inside"] = told
         model.heard(report, {"hosts": [host("box")]}, 1.0)
-        shown = [("".join(text for text, _ in line), {style for _, style in line}) for line in frame(model, View(), 100, height)]
+        lines = frame(model, View(), 100, height)
+        shown = [("".join(text for text, _ in line), {style for _, style in line}) for line in lines]
         found = [styles for text, styles in shown if text.startswith("bugs met: 12 page, 1 connection; the log")]
         assert found == ([{"bad"}] if there else [])
         assert len(shown) == height
