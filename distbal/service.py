@@ -25,7 +25,6 @@ from distbal.admin import Admin, Who
 from distbal.bugs import bugs
 from distbal.changes import Changes
 from distbal.complaints import Complaints
-from distbal.config import DEFAULT_PATH
 from distbal.decisions import Decisions
 from distbal.errors import ConfigError, DistbalError, ListenError, describe
 from distbal.frontends import Frontends
@@ -43,6 +42,7 @@ from distbal.monitors.rounds import Rounds
 from distbal.monitors.slots import Slots
 from distbal.notebook import Notebook, Notes, read_notes
 from distbal.notify import notify
+from distbal.places import HOSTS_FILE
 from distbal.ports import Replies, Terms
 from distbal.process import never_back, spare_the_collector, warn_of_little_room
 from distbal.proxy.port import Proxy
@@ -64,7 +64,7 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = "Lends each distcc job the best server that is free now. distbal check FILE tells what is wrong with a file."
-    optParameters: ClassVar = [["config", "c", DEFAULT_PATH, "the file that lists the hosts"]]
+    optParameters: ClassVar = [["config", "c", HOSTS_FILE, "the file that lists the hosts"]]
     optFlags: ClassVar = [["verbose", None, "log each job, not only what changes"]]
 
     def __init__(self) -> None:
@@ -155,6 +155,7 @@ class BalancerService(Service):
             inside=self._inside,
             decisions=lambda: self.admin.overlay.decisions,
             ports=lambda: self.serving.places(),  # noqa: PLW0108 (it is made below)
+            started=self._came.totals.since,
         )
         self._spells = Spells(clock)
         self.admin = Admin(
@@ -242,7 +243,8 @@ class BalancerService(Service):
         self._ask_hosts(farm)
         asked = monitorconfig.summary(self.settings.monitors)
         self.log.info(
-            "hosts: {hosts}, slots: {slots}, policy: {policy}; listening on {ports}{asked}{decided}",
+            "distbal {version}, hosts: {hosts}, slots: {slots}, policy: {policy}; listening on {ports}{asked}{decided}",
+            version=__version__,
             asked=f"; monitors: {asked}" if asked else "",
             decided=logwords.decided(self.admin.overlay.decisions),
             slots=sum(host.slots for host in farm.hosts),
@@ -423,7 +425,13 @@ class BalancerService(Service):
     def _notebook(self, put: Callable[[str, bytes], None], noted: Iterable[str]) -> Notebook:
         """Notes for the next process what is known of hosts."""
         return Notebook(
-            self.leases, put, cast("IReactorTime", self._reactor), slots=self._slots, activity=self._came.activity, noted=noted
+            self.leases,
+            put,
+            cast("IReactorTime", self._reactor),
+            slots=self._slots,
+            activity=self._came.activity,
+            began=self.reporter.started,
+            noted=noted,
         )
 
     def _name_ports(self) -> None:

@@ -100,7 +100,8 @@ class Succession:
         book = left.ledger
         if book is not None:
             self.came = TakingUp(left, book, notes, self._serving)()
-            self.log.info("taken up: {came}", came=self.came)
+            how = f"upgraded from distbal {left.version}" if left.began == "upgrade" else "after a crash or a restart"
+            self.log.info("{how}; taken up: {came}", how=how, came=self.came)
             if keeping is None:
                 book.close()
                 left.ledger = None

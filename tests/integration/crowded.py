@@ -26,12 +26,14 @@ class Sight:
     """What the daemon says of each client of 5656, by ports: its lease's number, since when, and the order of those that wait.
 
     :ivar guests: whose the ports were: the port of one that has left may be another's by now.
+    :ivar started: when the daemon says that it did.
     """
 
     leases: dict[int, int]
     ages: dict[int, float]
     order: list[int]
     guests: dict[int, Guest]
+    started: float
 
 
 @dataclass
@@ -91,11 +93,12 @@ class Scene:
 
     def sight(self) -> Sight:
         guests = {guest.port: guest for guest in self.crowd.of(SERVED, WAITING)}
-        return Sight(*self.reports.clients(), guests)
+        return Sight(*self.reports.clients(), guests, self.reports.status()["started"])
 
     def same(self, before: Sight) -> None:
-        """Whoever is still there has the lease, the place and the age that it had."""
+        """Whoever is still there has the lease, the place and the age that it had; and the counting goes on."""
         now = self.sight()
+        assert abs(now.started - before.started) < 0.5
         still = {port for port, guest in before.guests.items() if now.guests.get(port) is guest}
         kept = [port for port in still if port in before.leases]
         others = {
