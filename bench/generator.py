@@ -9,7 +9,7 @@ input. What it can be told:
   whether those before have their grants or not. The answer: the ``median`` and the ``p99`` of the seconds from a client's
   connect to its grant.
 - ``{"do": "come", "port": P, "source": ADDRESS, "rate": R}``: R clients a second until the next line comes. The answer: how
-  many that were, and the ``longest`` of the seconds from a client's connect to its grant.
+  many that were, the ``longest`` of the seconds from a client's connect to its grant, and how many were ``closed`` untold.
 - ``{"do": "enough"}``: nothing; such a next line.
 - ``{"do": "hold", "port": P, "source": ADDRESS, "count": N, "granted": true}``: N clients more, that stay; with ``granted``
   each one's grant is read before the next connects, without it they wait.
@@ -111,7 +111,7 @@ class Clients:
         here: dict[int, tuple[socket.socket, float]] = {}
         epoll = select.epoll()
         epoll.register(sys.stdin.fileno(), select.EPOLLIN)
-        due, longest, count, more = time.monotonic(), 0.0, 0, True
+        due, longest, count, closed, more = time.monotonic(), 0.0, 0, 0, True
         while more or here:
             now = time.monotonic()
             if more and now >= due:
@@ -130,11 +130,14 @@ class Clients:
                     more = False
                     continue
                 sock, began = here.pop(descriptor)
-                read_grant(sock)
-                longest = max(longest, time.monotonic() - began)
+                if sock.recv(1, socket.MSG_PEEK):
+                    read_grant(sock)
+                    longest = max(longest, time.monotonic() - began)
+                else:
+                    closed += 1
                 sock.close()
         epoll.close()
-        return {"longest": longest, "count": count}
+        return {"longest": longest, "count": count, "closed": closed}
 
     def enough(self) -> dict[str, Any]:
         return {}

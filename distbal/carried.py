@@ -81,6 +81,7 @@ class CarriedTotals:
     :ivar counts: by the names that a snapshot has.
     :ivar bounds: upper bounds of the buckets of waits; ``waited``: how many fell in each, and beyond the last; ``seconds``:
         that they waited together.
+    :ivar since: when counting began, on the scheduler's clock; None where that is not known.
     """
 
     asked: int = 0
@@ -91,6 +92,7 @@ class CarriedTotals:
     bounds: tuple[float, ...] = ()
     waited: tuple[int, ...] = (0,)
     seconds: float = 0.0
+    since: float | None = None
 
 
 # -- hosts
@@ -214,11 +216,12 @@ def _account(fields: Fields) -> Account:
 # -- totals
 
 
-def totals_note(scheduler: Scheduler) -> dict[str, Any]:
-    """What was counted; :func:`read_totals` takes what this gives."""
+def totals_note(scheduler: Scheduler, since: float | None = None) -> dict[str, Any]:
+    """What was counted since then; :func:`read_totals` takes what this gives."""
     waited = scheduler.waited
     return {
         **scheduler.counts,
+        "since": since,
         "waits": {"bounds": list(BOUNDS), "counts": list(waited.counts), "seconds": waited.seconds},
     }
 
@@ -236,4 +239,4 @@ def read_totals(values: object) -> CarriedTotals:
     counts: Mapping[str, int] = {name: fields.whole(name) for name in ("asked", "granted", "ended", "withdrawn", "refused")}
     if sum(waited) > counts["granted"]:
         raise Wrong(f"{waits.at('counts')}: {sum(waited)} waited for a slot, and {counts['granted']} were granted one")
-    return CarriedTotals(**counts, bounds=bounds, waited=waited, seconds=waits.number("seconds"))
+    return CarriedTotals(**counts, bounds=bounds, waited=waited, seconds=waits.number("seconds"), since=fields.moment("since"))

@@ -8,14 +8,15 @@ from collections.abc import Iterable
 
 from distbal import monitorconfig
 from distbal.columns import many
-from distbal.config import DEFAULT_PATH, LISTENER_KINDS, Settings, load
+from distbal.config import LISTENER_KINDS, Settings, load
 from distbal.errors import ConfigError, Mistake
+from distbal.places import HOSTS_FILE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """FILE, several or none."""
     parser.description = "Say what is wrong or doubtful in hosts.yaml. Exit status: 0 when it can be used, 1 when it cannot."
-    parser.add_argument("files", nargs="*", metavar="FILE", default=[DEFAULT_PATH], help=f"default: {DEFAULT_PATH}")
+    parser.add_argument("files", nargs="*", metavar="FILE", default=[HOSTS_FILE], help=f"default: {HOSTS_FILE}")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -44,7 +44,7 @@ COMMANDS: dict[str, Command] = {
     "monitors": Command("distbal.kindlist", "list the kinds of monitors, and their options", "[KIND]"),
     "probe": Command("distbal.probe", "let the monitors ask the hosts once, now, and show what they say", "[FILE] [HOST...]"),
     "supervise": Command(
-        "distbal.keeper.command", "run the daemon, and let what it serves outlive it", "-c FILE [-- OPTION...]"
+        "distbal.keeper.command", "run the daemon, and let what it serves outlive it", "[-c FILE] [-- OPTION...]"
     ),
     "schema": Command("distbal.schema", "print the JSON Schema of hosts.yaml, for editors"),
     "completion": Command("distbal.completion", "print what makes a shell complete these words", "bash|zsh|fish"),

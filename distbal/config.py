@@ -22,7 +22,6 @@ from distbal.model import FileModel, HostModel, ListenModel, ManholeModel
 from distbal.monitors.watch import Assignment
 from distbal.yamlfile import Document
 
-DEFAULT_PATH = "/etc/distbal/hosts.yaml"
 #: what ``listen`` may hold, in the order in which it is shown
 LISTENER_KINDS = tuple(ListenModel.model_fields)
 

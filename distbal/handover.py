@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import select
 import socket
-import struct
 import time
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
@@ -35,6 +34,7 @@ from distbal.ports import HotClient
 from distbal.proxy import takeup as proxy_takeup
 from distbal.proxy.keptpipes import KeptPipes
 from distbal.proxy.lasting import LastingSession
+from distbal.proxy.transferred import was_sent_to
 from distbal.requests import Request, Ticket
 from distbal.scheduler import Scheduler
 from distbal.serving import LISTENER_NOTE, Serving
@@ -45,10 +45,6 @@ _DIGITS = 20
 #: the note of the file that was last taken in
 FILE_NOTE = "file"
 _log = Logger()
-
-#: where linux/tcp.h's tcp_info has the bytes that were not sent yet, and those that were
-_NOT_SENT, _SENT = struct.Struct("<I"), struct.Struct("<Q")
-_AT_NOT_SENT, _AT_SENT, _INFO_SIZE = 144, 200, 232
 
 
 @dataclass(slots=True)
@@ -202,7 +198,7 @@ def settle(left: Inheritance, keeping: Keeping) -> None:
 
 
 class HandoverError(DistbalError):
-    """What is handed over cannot be taken up, or not be handed over now."""
+    """What was handed over cannot be taken up."""
 
 
 def dry_run(settings: Settings, book: Ledger) -> None:
@@ -342,7 +338,7 @@ class TakingUp:
             return
         self.came.leases += 1
         ticket = client.ticket
-        if ticket is None or ticket.lease is None or account.flags & ledger.TOLD or _was_sent(client.descriptor):
+        if ticket is None or ticket.lease is None or account.flags & ledger.TOLD or was_sent_to(client.descriptor):
             return
         client.granted(ticket.lease)
 
@@ -355,17 +351,3 @@ class TakingUp:
                     self._book.leave(account.offset)
                 else:
                     turns.take_up(account)
-
-
-def _was_sent(descriptor: int) -> bool:
-    """Whether anything was ever sent on a connection: of one that is no TCP connection the account alone tells."""
-    sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_SIZE)
-    except OSError:
-        return False
-    finally:
-        sock.detach()
-    if len(info) < _AT_SENT + _SENT.size:
-        return False
-    return bool(_NOT_SENT.unpack_from(info, _AT_NOT_SENT)[0] + _SENT.unpack_from(info, _AT_SENT)[0])

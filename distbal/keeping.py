@@ -231,17 +231,14 @@ class Keeping:
             self._tell(waiting)
         self._stuck_since = None
 
-    def flush_within(self, seconds: float) -> bool:
-        """Hand over all that there is before this process ends, or becomes another: nothing else happens meanwhile.
-
-        :returns: whether the keeper has it, or there is no keeper any more.
-        """
-        ends = time.monotonic() + seconds
+    def flushed(self, seconds: float) -> bool:
+        """Hand over what there is, and wait for that so long at the most, while nobody is served; whether nothing is left."""
+        end = time.monotonic() + seconds
         self.flush()
-        while not self.is_idle and time.monotonic() < ends:
+        while not (self.is_idle or self.alone) and time.monotonic() < end:
             time.sleep(AGAIN)
             self.flush()
-        return self.is_idle
+        return self.is_idle or bool(self.alone)
 
     # -- the inside
 

@@ -51,6 +51,7 @@ class Notebook:
     :param put: takes a note: its key, and JSON, or ``b""`` where there is none any more. May raise: then it is tried again.
     :param slots: has averages of what was lent.
     :param activity: the last hour.
+    :param began: when the first of these processes did, on the scheduler's clock.
     :param noted: keys of notes that are there already, from an earlier process.
     """
 
@@ -64,6 +65,7 @@ class Notebook:
         *,
         slots: Slots | None = None,
         activity: Activity | None = None,
+        began: float | None = None,
         noted: Iterable[str] = (),
     ) -> None:
         self._leases = leases
@@ -72,6 +74,7 @@ class Notebook:
         self._seconds: Callable[[], float] = clock.seconds
         self._slots = slots
         self._activity = activity
+        self._began = began
         #: by the host's name: the state that was noted; None for one that only an earlier process noted
         self._noted: dict[str, tuple[Any, ...] | None] = {key.removeprefix(HOST): None for key in noted if key.startswith(HOST)}
         #: hosts that are still to be looked at in this round, the next one last
@@ -179,7 +182,7 @@ class Notebook:
 
     def _note_totals(self) -> None:
         counts = self._scheduler.counts
-        if counts != self._counts and self._put("totals", lambda: totals_note(self._scheduler)):
+        if counts != self._counts and self._put("totals", lambda: totals_note(self._scheduler, self._began)):
             self._counts = counts
 
     def _note_rest(self, last: int | None) -> None:

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from distbal import columns
-from distbal.config import DEFAULT_PATH, load
+from distbal.config import load
 from distbal.errors import ConfigError, DistbalError
 from distbal.interfaces import Reading
 from distbal.monitors.answers import Answer, Bug, Trouble
 from distbal.monitors.watch import Assignment
+from distbal.places import HOSTS_FILE
 
 #: hosts' names and reasons have their own columns; what is known beside stands behind these
 _HEADS = ("HOST", "MONITOR", "STATE", "WEIGHT", "TOOK", "WHAT IT SAID")
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Let the monitors of hosts.yaml ask the hosts once, now, and show what they say."
         " Exit status: 0 when every host is up by all of them, 1 otherwise."
     )
-    parser.add_argument("file", nargs="?", metavar="FILE", default=DEFAULT_PATH, help=f"default: {DEFAULT_PATH}")
+    parser.add_argument("file", nargs="?", metavar="FILE", default=HOSTS_FILE, help=f"default: {HOSTS_FILE}")
     parser.add_argument("hosts", nargs="*", metavar="HOST", help="only these hosts, by their names in the file")
     parser.add_argument("--monitor", action="append", metavar="NAME", help="only this monitor (may be given several times)")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")

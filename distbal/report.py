@@ -189,7 +189,7 @@ class StatusReport(TypedDict):
     version: Annotated[int, Means("of these reports: grows when a field changes its meaning or goes")]
     distbal: Annotated[str, Means("the version of distbal")]
     at: Annotated[float, Means("of when all this is")]
-    started: Annotated[float, Means("when the daemon started")]
+    started: Annotated[float, Means("when the daemon started; an upgrade, or a crash with a keeper, begins nothing anew")]
     policy: Annotated[str, Means("which host gets a job: as in hosts.yaml")]
     order: Annotated[str, Means("which waiter is next: as in hosts.yaml")]
     totals: Annotated[Totals, Means("sums over the farm")]

@@ -92,7 +92,9 @@ class Reporter:
     :param decisions: what people decided, now.
     :param inside: how the daemon itself is.
     :param ports: where the daemon listens, now: addresses by the kind of listener.
+    :param started: when the first of the processes did whose counters these are, on the scheduler's clock; None for now.
 
+    :ivar started: the same.
     :ivar image: the code that runs, and how it came to run; whoever composes the daemon knows more of that.
     """
 
@@ -106,6 +108,7 @@ class Reporter:
         inside: Inside,
         decisions: Callable[[], Decisions] = Decisions,
         ports: Callable[[], dict[str, list[str]]] = dict,
+        started: float | None = None,
     ) -> None:
         self._leases = leases
         self._monitors = monitors
@@ -114,7 +117,7 @@ class Reporter:
         self._decisions = decisions
         self._inside = inside
         self._ports = ports
-        self._started = seconds()
+        self.started = seconds() if started is None else min(started, seconds())
         self.image: ImageReport = {
             "version": __version__,
             "pid": os.getpid(),
@@ -181,7 +184,7 @@ class Reporter:
             "version": VERSION,
             "distbal": __version__,
             "at": round(snapshot.at + epoch, 3),
-            "started": round(self._started + epoch, 3),
+            "started": round(self.started + epoch, 3),
             "policy": farm.policy,
             "order": farm.order,
             "totals": {**totals(snapshot), "used": self._leases.scheduler.lent},

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.threads import deferToThread
 from twisted.python import usage
 from twisted.python.failure import Failure
@@ -25,10 +25,8 @@ from distbal.admin import Admin, Who
 from distbal.bugs import bugs
 from distbal.changes import Changes
 from distbal.complaints import Complaints
-from distbal.config import DEFAULT_PATH
 from distbal.decisions import Decisions
 from distbal.errors import ConfigError, DistbalError, ListenError, describe
-from distbal.export import exported
 from distbal.frontends import Frontends
 from distbal.hosts import Farm
 from distbal.inheritance import Inheritance
@@ -44,6 +42,7 @@ from distbal.monitors.rounds import Rounds
 from distbal.monitors.slots import Slots
 from distbal.notebook import Notebook, Notes, read_notes
 from distbal.notify import notify
+from distbal.places import HOSTS_FILE
 from distbal.ports import Replies, Terms
 from distbal.process import never_back, spare_the_collector, warn_of_little_room
 from distbal.proxy.port import Proxy
@@ -56,13 +55,16 @@ from distbal.starting import prepare
 from distbal.succession import Succession
 from distbal.upgrade import Going, Upgrader, started
 
+#: seconds after which a new image serves others than those who want a slot
+REST = 0.05
+
 
 class Options(usage.Options):
     """The words after ``distbal`` on twistd's command line."""
 
     synopsis = "[options]"
     longdesc = "Lends each distcc job the best server that is free now. distbal check FILE tells what is wrong with a file."
-    optParameters: ClassVar = [["config", "c", DEFAULT_PATH, "the file that lists the hosts"]]
+    optParameters: ClassVar = [["config", "c", HOSTS_FILE, "the file that lists the hosts"]]
     optFlags: ClassVar = [["verbose", None, "log each job, not only what changes"]]
 
     def __init__(self) -> None:
@@ -154,6 +156,7 @@ class BalancerService(Service):
             inside=self._inside,
             decisions=lambda: self.admin.overlay.decisions,
             ports=lambda: self.serving.places(),  # noqa: PLW0108 (it is made below)
+            started=self._came.totals.since,
         )
         self._spells = Spells(clock)
         self.admin = Admin(
@@ -212,6 +215,7 @@ class BalancerService(Service):
         #: what is doubtful of the last one that was
         self._doubts: list[str] = []
         self._signal_before: Any = None
+        self._rest: IDelayedCall | None = None
 
     # -- start and stop
 
@@ -221,7 +225,10 @@ class BalancerService(Service):
         logs.threshold.set("debug" if self._verbose else "info")
         reasons = self.serving.start()
         self.succession.take_up(self._came)
-        if reasons and not self.succession.goes_on:
+        if self.succession.goes_on:
+            # those who wait for a slot come first: the page and the manhole bring large libraries along
+            self._rest = self._reactor.callLater(REST, self.serving.start_rest)
+        elif reasons := [*reasons, *self.serving.start_rest()]:
             # the daemon does not come up half
             raise CannotStart("\n".join(f"distbal: {reason}" for reason in reasons))
         self._came.give_averages(self._slots, self.leases.scheduler.hosts, self._reactor.seconds())
@@ -237,7 +244,8 @@ class BalancerService(Service):
         self._ask_hosts(farm)
         asked = monitorconfig.summary(self.settings.monitors)
         self.log.info(
-            "hosts: {hosts}, slots: {slots}, policy: {policy}; listening on {ports}{asked}{decided}",
+            "distbal {version}, hosts: {hosts}, slots: {slots}, policy: {policy}; listening on {ports}{asked}{decided}",
+            version=__version__,
             asked=f"; monitors: {asked}" if asked else "",
             decided=logwords.decided(self.admin.overlay.decisions),
             slots=sum(host.slots for host in farm.hosts),
@@ -255,6 +263,8 @@ class BalancerService(Service):
         if self._signal_before is not None:
             signal.signal(signal.SIGHUP, self._signal_before)
             self._signal_before = None
+        if self._rest is not None and self._rest.active():
+            self._rest.cancel()
         closed: list[Deferred[Any]] = [self._upgrader.stop(), *self.serving.stop()]
         closed.append(self.monitors.stop())
         self._proxy.stop()
@@ -287,6 +297,9 @@ class BalancerService(Service):
 
     def export(self, made: Decisions) -> Deferred[str]:
         """The file as it would have to be for these decisions."""
+        # loaded when somebody wants it
+        from distbal.export import exported
+
         # one at a time: each takes one of ten threads for seconds, in which changes are kept and names looked up
         return self._exporting.run(deferToThread, exported, self.path, self._text, made, time.time())
 
@@ -413,7 +426,13 @@ class BalancerService(Service):
     def _notebook(self, put: Callable[[str, bytes], None], noted: Iterable[str]) -> Notebook:
         """Notes for the next process what is known of hosts."""
         return Notebook(
-            self.leases, put, cast("IReactorTime", self._reactor), slots=self._slots, activity=self._came.activity, noted=noted
+            self.leases,
+            put,
+            cast("IReactorTime", self._reactor),
+            slots=self._slots,
+            activity=self._came.activity,
+            began=self.reporter.started,
+            noted=noted,
         )
 
     def _name_ports(self) -> None:

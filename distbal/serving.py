@@ -82,12 +82,16 @@ class Serving:
         self._transports: list[BalanceFactory] = []
 
     def start(self) -> list[str]:
-        """Serve what is open; why some cannot be served, as far as it shows at once."""
+        """Serve those who want a slot; why some cannot be served, as far as it shows at once. :meth:`start_rest` follows."""
         if loop.available:
             self.loop = HotLoop(self._reactor, self._reactor, self._room, self._keeping)
             # all that it complains of is that there are too many
             self.loop.complain = Complaints(self.loop.log, self._reactor.seconds, bound="clients")
-        return self.serve(self.opened)
+        return self.serve([one for one in self.opened if one.spec.lends])
+
+    def start_rest(self) -> list[str]:
+        """Serve everybody else."""
+        return self.serve([one for one in self.opened if not one.spec.lends])
 
     def free(self) -> int | None:
         """For how many descriptors of clients there is room now; None where the reactor takes them in."""

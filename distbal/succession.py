@@ -19,7 +19,8 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 
 from distbal import handover, inheritance
-from distbal.handover import FILE_NOTE, HandoverError, TakenUp, TakingUp
+from distbal.execing import UpgradeError
+from distbal.handover import FILE_NOTE, TakenUp, TakingUp
 from distbal.inheritance import HANDOVER, Inheritance
 from distbal.keeperwire import Key, Role
 from distbal.keeping import PATIENCE, Keeping
@@ -34,8 +35,8 @@ from distbal.serving import Serving
 DRAIN_TIME = 300.0
 #: seconds between two looks at them
 LOOK = 0.1
-#: seconds in which the keeper has to take what it has not yet, before an exec; nobody is served meanwhile
-LAST_BATCH = 1.0
+#: seconds, in which nobody is served, that the keeper has to take what it was not handed yet
+KEEPER_TIME = 0.3
 
 
 class Succession:
@@ -99,7 +100,8 @@ class Succession:
         book = left.ledger
         if book is not None:
             self.came = TakingUp(left, book, notes, self._serving)()
-            self.log.info("taken up: {came}", came=self.came)
+            how = f"upgraded from distbal {left.version}" if left.began == "upgrade" else "after a crash or a restart"
+            self.log.info("{how}; taken up: {came}", how=how, came=self.came)
             if keeping is None:
                 book.close()
                 left.ledger = None
@@ -178,8 +180,8 @@ class Succession:
     def hand_over(self) -> tuple[dict[str, str], list[int]]:
         """Stop serving, and write everything down for the next image.
 
+        :raises UpgradeError: that is not possible for now; :meth:`go_on`.
         :returns: variables of its environment, and the descriptors that it is to have.
-        :raises HandoverError: it cannot be done now; :meth:`go_on` follows.
         """
         loop, keeping = self._serving.loop, self._keeping
         if loop is not None:
@@ -201,8 +203,8 @@ class Succession:
 
     def _all_is_held(self) -> None:
         """What is not the keeper's by now would never be: the next image takes it for held."""
-        if self._keeping is not None and not self._keeping.flush_within(LAST_BATCH):
-            raise HandoverError("the keeper does not take what it is to hold: an upgrade has to wait until it does")
+        if self._keeping is not None and not self._keeping.flushed(KEEPER_TIME):
+            raise UpgradeError("the keeper takes nothing for the moment")
 
     def go_on(self) -> None:
         """Nothing comes of it: serve as before."""
@@ -220,7 +222,7 @@ class Succession:
             if self._notebook is not None:
                 self._notebook.write_all()
             # what it has not taken by then is lost: it waits for us longer than that
-            keeping.flush_within(PATIENCE)
+            keeping.flushed(PATIENCE)
         self.log.info("distbal leaves, and all goes on in the next process")
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):

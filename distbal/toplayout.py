@@ -17,8 +17,8 @@ from distbal.topmodel import BUCKET, SORTS, Model, Report, View
 #: how many colours clients have between them
 CLIENT_STYLES = tuple(f"client{number}" for number in range(6))
 STYLES = ("", "bold", "dim", "bar", "bad", "doubtful", "good", "alarm", *CLIENT_STYLES)
-#: lines of a screen from which on there is room for graphs and clients, and for the queue
-ROOM_FOR_GRAPHS, ROOM_FOR_QUEUE = 15, 24
+#: lines of a screen from which on there is room for what is wrong with the daemon, for graphs and clients, and for the queue
+ROOM_FOR_TROUBLES, ROOM_FOR_GRAPHS, ROOM_FOR_QUEUE = 8, 15, 24
 #: lines of the queue
 MOST_QUEUE = 4
 #: signs of a graph, from little to much
@@ -57,7 +57,7 @@ def frame(model: Model, view: View, width: int, height: int, *, blocks: bool = T
     top = [_title(model, view, width)]
     if model.status:
         top.append([(_totals(model, width), "bold")])
-        if height >= ROOM_FOR_QUEUE:
+        if height >= ROOM_FOR_TROUBLES:
             top += _troubles(model)
     if view.shows != "hosts":
         body = _text(model, view, height - len(top) - 1)

@@ -73,7 +73,7 @@ class Life:
             log_jobs=False,
             keeping=self.keeping,
         )
-        assert self.serving.start() == []
+        assert self.serving.start() == self.serving.start_rest() == []
         self.came = TakenUp()
         book = left.ledger
         if book is not None:

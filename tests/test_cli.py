@@ -11,8 +11,9 @@ import pytest
 
 from distbal import __version__
 from distbal.cli import COMMANDS, main
-from distbal.config import DEFAULT_PATH, Loaded
+from distbal.config import Loaded
 from distbal.errors import ListenError
+from distbal.places import HOSTS_FILE
 from distbal.schema import build
 from distbal.verbs import VERBS, usage
 from tests.support import ROOT
@@ -76,8 +77,8 @@ def test_all_files_are_checked_and_one_bad_one_is_enough(here: Path, capsys: pyt
 
 
 def test_without_a_file_it_is_the_installed_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("distbal.check.DEFAULT_PATH", str(ROOT / "etc" / "hosts.yaml"))
-    assert DEFAULT_PATH == "/etc/distbal/hosts.yaml"
+    monkeypatch.setattr("distbal.check.HOSTS_FILE", str(ROOT / "etc" / "hosts.yaml"))
+    assert HOSTS_FILE == "/etc/distbal/hosts.yaml"
     assert main(["check"]) == 0
     assert capsys.readouterr().out.startswith(f"{ROOT}/etc/hosts.yaml: good: 1 host")
 

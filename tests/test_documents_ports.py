@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 
 import pytest
 
 from distbal import adminport, briefports, descriptors, listening, loop, wire
+from distbal.bounds import BOUNDS
 from distbal.config import LISTENER_KINDS
 from distbal.listeners import FOR_ALL
 from distbal.proxy import session
@@ -56,10 +58,16 @@ def test_the_bounds_of_the_chapter_are_those_of_the_code(words: str) -> None:
 def test_the_bounds_of_the_manhole_are_those_of_the_code() -> None:
     pytest.importorskip("bcrypt", reason="Twisted Conch's libraries are not here: pip install 'distbal[ssh]'")
     from distbal.manhole import factory, transport
+    from distbal.manhole import session as session_of_ssh
 
     words = f"{factory.MOST_STRANGERS} that have not logged in, {factory.GRACE:g} s each, ten tries"
     assert f"{words}; {factory.MOST_CONNECTIONS} that have" in CHAPTER
     assert transport.MOST_TRIES == 10
+    table = OPERATIONS.partition("\n## How the daemon itself is\n")[2]
+    assert f"{factory.MOST_STRANGERS} SSH clients that have not logged in; {factory.MOST_CONNECTIONS} that have" in table
+    assert f"{session_of_ssh.MOST_SESSIONS} sessions of one SSH client" in table
+    unread = f"{transport.MOST_UNREAD >> 20} MiB of a session; {transport.MOST_HEARD >> 10} KiB that are sent before the login"
+    assert unread in table
 
 
 def test_every_port_has_its_line() -> None:
@@ -81,3 +89,20 @@ def test_what_the_unit_leaves_is_in_the_manual_and_nothing_else_is_left() -> Non
         assert exposed == LEFT
     for name in LEFT:
         assert f"`{name}`".replace("|", "\\|") in CHAPTER, name
+
+
+def test_every_bound_that_is_counted_has_its_row() -> None:
+    rows = OPERATIONS.partition("\n## How the daemon itself is\n")[2].partition("\n## ")[0].splitlines()
+    first = [row.split("|")[1] for row in rows if row.startswith("| `")]
+    assert sorted(name for words in first for name in re.findall("`([a-z-]+)`", words)) == sorted(BOUNDS)
+    table = " ".join(rows)
+    for words in (
+        f"| {descriptors.CROWD} at once for each port",
+        f"a line of {wire.MAX_LINE:,} bytes, within {briefports.PATIENCE:g} s",
+        f"| {adminport.CROWD} callers at once",
+        f"a request of {adminport.MOST_REQUEST >> 10} KiB",
+        f"a body of {site.BODY >> 10} KiB",
+        f"{live.MOST_LISTENERS} browsers that follow",
+        f"{live.STUCK:g} s in which a browser takes nothing",
+    ):
+        assert words in table, words

@@ -43,7 +43,7 @@ KEEPER = {
 #: what people's programs and the daemon share: words and tables, of the standard library alone
 SHARED = {
     *("distbal.addresses", "distbal.hostspec", "distbal.verbs", "distbal.report", "distbal.columns"),
-    *("distbal.tables", "distbal.hosttables", "distbal.keeperwire", "distbal.insidewords"),
+    *("distbal.tables", "distbal.hosttables", "distbal.keeperwire", "distbal.insidewords", "distbal.places"),
 }
 #: what would bring a clock, chance without a seed, files or the network into the core
 IMPURE = {
@@ -112,7 +112,7 @@ def forbidden(module: str, imported: set[str]) -> set[str]:
     if module in SHARED:
         return (ours - BASE - core() - SHARED) | {name for name in others if name.split(".")[0] not in sys.stdlib_module_names}
     if module in KEEPER:
-        allowed = {"distbal", "distbal.errors", "distbal.keeperwire"} | KEEPER
+        allowed = {"distbal", "distbal.errors", "distbal.keeperwire", "distbal.places"} | KEEPER
         return (ours - allowed) | {name for name in others if name.split(".")[0] not in sys.stdlib_module_names}
     if module in SERVICE:
         return ours & (OUTSIDE | KEEPER)

@@ -72,7 +72,8 @@ def test_a_daemon_of_an_earlier_version_says_nothing_of_it() -> None:
     assert "event loop" not in tables.whole(report, [host("box")])
 
 
-def test_top_has_a_line_for_it_only_where_there_is_something() -> None:
+@pytest.mark.parametrize("height", [8, 24])
+def test_top_has_a_line_for_it_only_where_there_is_something(height: int) -> None:
     from distbal.toplayout import frame
 
     model = Model()
@@ -80,10 +81,11 @@ def test_top_has_a_line_for_it_only_where_there_is_something() -> None:
         report = status()
         report["inside"] = told
         model.heard(report, {"hosts": [host("box")]}, 1.0)
-        shown = [("".join(text for text, _ in line), {style for _, style in line}) for line in frame(model, View(), 100, 24)]
+        lines = frame(model, View(), 100, height)
+        shown = [("".join(text for text, _ in line), {style for _, style in line}) for line in lines]
         found = [styles for text, styles in shown if text.startswith("bugs met: 12 page, 1 connection; the log")]
         assert found == ([{"bad"}] if there else [])
-        assert len(shown) == 24
+        assert len(shown) == height
         assert ", lag 3 ms" in shown[1][0]
 
 

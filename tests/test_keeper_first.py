@@ -6,12 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
 
 from distbal import keeperwire as wire
+from distbal import service
 from distbal.daemon import take_listening_sockets
+from distbal.keeper import command
 from distbal.keeperwire import Role
 from tests.supervising import LONG, Daemon, Lines, address, connections, inodes
 from tests.support import ROOT, need
@@ -76,3 +79,9 @@ def test_sockets_that_systemd_opened_are_the_daemons() -> None:
     none = {wire.VARIABLE: "7"}
     take_listening_sockets(none)
     assert none == {wire.VARIABLE: "7"}
+
+
+def test_without_a_file_it_is_the_one_that_the_daemon_takes() -> None:
+    parser = ArgumentParser()
+    command.add_arguments(parser)
+    assert parser.parse_args([]).config == service.Options()["config"] == "/etc/distbal/hosts.yaml"

@@ -447,7 +447,7 @@ def test_before_an_exec_all_goes_or_it_is_known_that_it_did_not(make: Callable[.
     reader = threading.Timer(0.05, desk.read)
     if reads:
         reader.start()
-    assert desk.keeping.flush_within(30 if reads else 0.05) is reads
+    assert desk.keeping.flushed(30 if reads else 0.05) is reads
     assert waiter.told == ([None] if reads else [])
     if reads:
         reader.join()

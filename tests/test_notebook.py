@@ -64,7 +64,9 @@ class Book:
         self.notes: dict[str, bytes] = dict.fromkeys(noted, b"{}")
         self.put: list[str] = []
         self.broken: set[str] = set()
-        self.book = Notebook(self.leases, self.take, self.clock, slots=self.slots, activity=self.activity, noted=noted)
+        self.book = Notebook(
+            self.leases, self.take, self.clock, slots=self.slots, activity=self.activity, began=17.5, noted=noted
+        )
 
     def take(self, key: str, data: bytes) -> None:
         if key in self.broken:
@@ -405,3 +407,12 @@ def test_the_notes_of_the_first_version_are_understood() -> None:
         *("10.0.0.9", 4711, "a build", "arm", ("snookles:3632",), 1764231010123456, 5000.0, "box"),
     )
     assert (second.outcome, second.waited) == (Outcome.REFUSED, UNKNOWN)
+
+
+def test_when_counting_began_is_noted() -> None:
+    old = Book()
+    old.book.write_all()
+    assert read_notes(old.notes).totals.since == 17.5
+    # an earlier version did not say
+    assert read_notes({"totals": b'{"asked": 3, "granted": 0}'}).totals.since is None
+    assert read_notes({"totals": b'{"since": "yesterday"}'}).wrong

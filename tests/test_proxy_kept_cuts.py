@@ -154,10 +154,12 @@ cuts_of = st.tuples(st.just(True), st.integers(1, 1500)) | st.tuples(st.just(Fal
 jobs_of = st.lists(st.tuples(small | large, (small | large).map(lambda size: size + 1)), min_size=1, max_size=4)
 
 
-@given(st.lists(cuts_of, min_size=1, max_size=12), jobs_of, st.booleans())
+@given(st.lists(cuts_of, min_size=1, max_size=12), jobs_of, st.booleans(), st.booleans())
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-def test_bytes_and_leases_are_as_they_would_be(cuts: list[Cut], sizes: list[tuple[int, int]], passes: bool) -> None:
-    run(cuts, sizes, passes)
+def test_bytes_and_leases_are_as_they_would_be(
+    cuts: list[Cut], sizes: list[tuple[int, int]], passes: bool, server_first: bool
+) -> None:
+    run(cuts, sizes, passes, server_first)
 
 
 def test_killed_at_one_line_after_the_other() -> None:

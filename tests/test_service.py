@@ -18,8 +18,8 @@ from twisted.internet import reactor
 from twisted.internet.task import Clock
 
 from distbal import descriptors, loop
-from distbal.config import DEFAULT_PATH
 from distbal.hostspec import MOST_SLOTS
+from distbal.places import HOSTS_FILE
 from distbal.process import never_back
 from distbal.service import Options, not_yet
 from tests.services import ANY, LISTEN, ONE, Balancer, Lines, balancer, make, taken_port, takes_connections, until
@@ -44,7 +44,7 @@ def log() -> Iterator[Lines]:
 def test_options() -> None:
     options = Options()
     options.parseOptions([])  # type: ignore[no-untyped-call]
-    assert (options["config"], options["verbose"]) == (DEFAULT_PATH, 0)
+    assert (options["config"], options["verbose"]) == (HOSTS_FILE, 0)
     options.parseOptions(["--config", "x.yaml", "--verbose"])  # type: ignore[no-untyped-call]
     assert (options["config"], options["verbose"]) == ("x.yaml", 1)
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import pytest_twisted
 
-from distbal import __version__, descriptors, inheritance, keeperwire, ledger, succession
-from distbal.handover import FILE_NOTE, HandoverError
+from distbal import __version__, descriptors, inheritance, keeperwire, ledger
+from distbal.execing import UpgradeError
+from distbal.handover import FILE_NOTE
 from distbal.keeperwire import Beat, Hello, Journal, Keeper, Ready, Role, Stopping
 from distbal.ledger import Ledger
 from distbal.listeners import words
@@ -199,29 +200,6 @@ async def test_after_an_upgrade_without_a_keeper_that_may_only_be_frozen_account
     assert logged_errors.flush() == []
 
 
-@pytest_twisted.ensureDeferred
-async def test_an_upgrade_waits_for_a_keeper_that_has_not_all_yet(
-    tmp_path: Path, keeper: Played, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The next image would take for held what the keeper never had, and a kill would lose it."""
-    monkeypatch.setattr(succession, "LAST_BATCH", 0.02)
-    async with balancer(tmp_path, TEXT) as one:
-        keeping = one.service.succession._keeping
-        assert keeping is not None
-        keeper.hear()
-        with suppress(BlockingIOError):
-            while True:
-                keeping._channel.send(keeperwire.BEAT)
-        keeping.let_go(17, Role.SESSION_CLIENT)
-        with pytest.raises(HandoverError, match="the keeper does not take what it is to hold"):
-            one.service.succession.hand_over()
-        one.service.succession.go_on()
-        keeper.hear()
-        one.service.succession.hand_over()
-        one.service.succession.go_on()
-        await until(lambda: any(isinstance(said, Journal) and said.let_go == [(17, 5)] for said in keeper.hear()))
-
-
 def test_no_more_are_taken_in_than_the_keeper_holds(tmp_path: Path, keeper: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others would be lost by a crash; in the listening socket's queue they are not."""
     limit = 640
@@ -232,3 +210,22 @@ def test_no_more_are_taken_in_than_the_keeper_holds(tmp_path: Path, keeper: Play
     assert service._room == keeperwire.room_within(limit) < descriptors.room_for_clients(limit)
     service.startService()
     service.stopService()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_upgrade_does_not_come_about_while_the_keeper_takes_nothing(tmp_path: Path, keeper: Played) -> None:
+    """The next image would believe that the keeper has what it was never handed."""
+    async with balancer(tmp_path, TEXT) as one:
+        await until(lambda: Ready(__version__, "serves 1 hosts") in keeper.hear())
+        channel = one.service._keeping._channel  # type: ignore[union-attr]
+        with suppress(BlockingIOError):
+            while True:
+                channel.send(keeperwire.BEAT)
+        first = await one.client()
+        await until(lambda: one.service.leases.scheduler.lent == 1)
+        with pytest.raises(UpgradeError, match="the keeper takes nothing"):
+            one.service.succession.hand_over()
+        one.service.succession.go_on()
+        await until(lambda: len(keeper.of(Role.CLIENT)) == 1)
+        await first.hears(b"alpha\r\n")
+        await leave(one, first)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from distbal.proxy.sockets import in_flight
-from distbal.proxy.transferred import CLOSED, ESTABLISHED, SYN_SENT, Transferred, state_of, transferred
+from distbal.proxy.transferred import CLOSED, ESTABLISHED, SYN_SENT, Transferred, state_of, transferred, was_sent_to
 from tests.proxies import Hole
 from tests.support import reset_at_close
 
@@ -139,3 +139,18 @@ def test_a_unix_socket_does_not_count() -> None:
     a, b = socket.socketpair()
     with a, b, pytest.raises(OSError, match=r"."):
         transferred(a.fileno(), we_connected=True)
+
+
+def test_whether_anything_was_sent() -> None:
+    with pair() as (a, b):
+        assert not was_sent_to(a.fileno())
+        a.send(b"x")
+        # on its way, or acknowledged
+        assert was_sent_to(a.fileno())
+        settle(a)
+        assert was_sent_to(a.fileno())
+        assert not was_sent_to(b.fileno())
+    a, b = socket.socketpair()
+    with a, b:
+        a.send(b"x")
+        assert not was_sent_to(a.fileno())

@@ -13,6 +13,7 @@ from distbal.keeper.holding import raise_limit
 from distbal.keeper.loop import Settings, Supervision
 from distbal.keeper.saying import Voice
 from distbal.keeper.systemd import Systemd
+from distbal.places import HOSTS_FILE
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """What may stand behind ``distbal supervise``."""
-    parser.add_argument("-c", "--config", required=True, metavar="FILE", help="hosts.yaml; the daemon reads it")
+    parser.add_argument("-c", "--config", default=HOSTS_FILE, metavar="FILE", help=f"hosts.yaml; {HOSTS_FILE} where not given")
     parser.add_argument(
         "--patience",
         type=_seconds,

@@ -27,8 +27,8 @@ from distbal.monitors.sshtalk import SILENT
 
 #: people and scripts that are logged in at once, and clients that are not logged in yet
 MOST_CONNECTIONS, MOST_STRANGERS = 100, 60
-#: seconds that a client may take to log in, and to take leave
-GRACE, LEAVE = 30.0, 5.0
+#: seconds that a client may take to log in, to take leave, and to leave by itself when it has heard all that it asked for
+GRACE, LEAVE, HEARD = 30.0, 5.0, 1.0
 
 
 class Settings(Protocol):
@@ -95,6 +95,8 @@ class ManholeFactory(SSHFactory):
         self._leaving: dict[Transport, None] = {}
         self._grace: Deadlines[Transport] = Deadlines(reactor, GRACE, self._too_slow)
         self._leave: Deadlines[Transport] = Deadlines(reactor, LEAVE, Transport.abort)
+        self._heard: Deadlines[Transport] = Deadlines(reactor, HEARD, lambda one: one.take_leave(self._why))
+        self._why = b""
         self._closed: Deferred[None] | None = None
         self._seen_off: Deferred[None] | None = None
 
@@ -124,11 +126,18 @@ class ManholeFactory(SSHFactory):
         return succeed(None) if self._closed.called else self._closed
 
     def see_off(self, why: bytes) -> Deferred[None]:
-        """End the connections that there are, saying why; fires when they have ended, in 5 s at the latest. More may come."""
+        """End the connections that there are, saying why; fires when they have ended, in 6 s at the latest. More may come.
+
+        Whoever has just been answered, such as one who asked for what this is done for, has time to read that and leave: a
+        client that is sent away forgets what it has not shown yet.
+        """
         seen_off: Deferred[None] = Deferred()
-        self._seen_off = seen_off
+        self._seen_off, self._why = seen_off, why
         for one in self.connections:
-            one.take_leave(why)
+            if one.was_answered:
+                self._heard.add(one)
+            else:
+                one.take_leave(why)
         self._look_whether_closed()
         return seen_off
 
@@ -161,9 +170,11 @@ class ManholeFactory(SSHFactory):
         self._forget(one)
         self._leaving.pop(one, None)
         self._leave.discard(one)
+        self._heard.discard(one)
         if not self.connections:
             self._grace.stop()
             self._leave.stop()
+            self._heard.stop()
         self._look_whether_closed()
 
     def connection(self) -> Connection:

@@ -96,6 +96,14 @@ class Transport(SSHServerTransport):
             raise ValueError("nobody is logged in")
         return Who(self.entry.name, self.where)
 
+    @property
+    def was_answered(self) -> bool:
+        """Whether it is logged in and no session of it goes on."""
+        if self.entry is None or self.over:
+            return False
+        sessions = getattr(self.service, "channels", {}).values()
+        return all(session.closing or session.localClosed for session in sessions)
+
     def cut(self, form: str, *, bound: str = "", **fields: object) -> None:
         """End it at once, and say why in the log: the client, and then these words."""
         if not self.over:

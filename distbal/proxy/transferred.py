@@ -18,10 +18,10 @@ from distbal.proxy.sockets import in_flight, socket_of, unread
 ESTABLISHED, SYN_SENT, CLOSED, CLOSE_WAIT = 1, 2, 7, 8
 #: those after our FIN (FIN_WAIT1, FIN_WAIT2, TIME_WAIT, LAST_ACK, CLOSING), and those after the peer's
 _WE_ENDED, _PEER_ENDED = frozenset({4, 5, 6, 9, 11}), frozenset({6, 8, 9, 11})
-#: tcpi_bytes_acked and tcpi_bytes_received, and where they are
-_COUNTS = struct.Struct("<QQ")
-_AT_COUNTS = 120
-_INFO = _AT_COUNTS + _COUNTS.size
+#: tcpi_bytes_acked and tcpi_bytes_received, tcpi_notsent_bytes and tcpi_bytes_sent (since Linux 4.19), and where they are
+_COUNTS, _NOT_SENT, _SENT = struct.Struct("<QQ"), struct.Struct("<I"), struct.Struct("<Q")
+_AT_COUNTS, _AT_NOT_SENT, _AT_SENT = 120, 144, 200
+_INFO = _AT_SENT + _SENT.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,27 @@ def transferred(
     return Transferred(state, max(0, sent), max(0, read - peer_ended), peer_ended)
 
 
+def was_sent_to(descriptor: int) -> bool:
+    """Whether anything was ever sent on a connection. False where that is not known: another socket, an older Linux."""
+    try:
+        info = _tcp_info(descriptor)
+    except OSError:
+        return False
+    if len(info) < _INFO:
+        return False
+    return bool(_NOT_SENT.unpack_from(info, _AT_NOT_SENT)[0] + _SENT.unpack_from(info, _AT_SENT)[0])
+
+
 def _info(descriptor: int) -> tuple[int, int, int]:
+    info = _tcp_info(descriptor)
+    acknowledged, received = _COUNTS.unpack_from(info, _AT_COUNTS)
+    return info[0], acknowledged, received
+
+
+def _tcp_info(descriptor: int) -> bytes:
     sock = socket_of(descriptor)
     try:
         info: bytes = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO)
     finally:
         sock.detach()
-    acknowledged, received = _COUNTS.unpack_from(info, _AT_COUNTS)
-    return info[0], acknowledged, received
+    return info

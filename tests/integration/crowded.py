@@ -26,12 +26,14 @@ class Sight:
     """What the daemon says of each client of 5656, by ports: its lease's number, since when, and the order of those that wait.
 
     :ivar guests: whose the ports were: the port of one that has left may be another's by now.
+    :ivar started: when the daemon says that it did.
     """
 
     leases: dict[int, int]
     ages: dict[int, float]
     order: list[int]
     guests: dict[int, Guest]
+    started: float
 
 
 @dataclass
@@ -91,11 +93,12 @@ class Scene:
 
     def sight(self) -> Sight:
         guests = {guest.port: guest for guest in self.crowd.of(SERVED, WAITING)}
-        return Sight(*self.reports.clients(), guests)
+        return Sight(*self.reports.clients(), guests, self.reports.status()["started"])
 
     def same(self, before: Sight) -> None:
-        """Whoever is still there has the lease, the place and the age that it had."""
+        """Whoever is still there has the lease, the place and the age that it had; and the counting goes on."""
         now = self.sight()
+        assert abs(now.started - before.started) < 0.5
         still = {port for port, guest in before.guests.items() if now.guests.get(port) is guest}
         kept = [port for port in still if port in before.leases]
         others = {
@@ -143,6 +146,14 @@ class Scene:
 
         self.room.until(turned, what)
 
+    def kill_in(self, seconds: float, *others: Scene) -> None:
+        """Kill the daemon then, and wait for the next one; clients come and go all the time, here and elsewhere."""
+        end = self.room.now() + seconds
+        self.meanwhile(lambda: self.room.now() >= end, "the moment", *others)
+        before = self.daemon.kill()
+        assert before
+        self.meanwhile(lambda: self.daemon.pid not in (0, before), "another daemon", *others)
+
     def all_end(self) -> None:
         """Everybody is served and leaves, and all sessions end as they should; then nothing is lent."""
         self.relayed.finish()
@@ -169,8 +180,8 @@ def crowded(
         if room is None:
             room = stack.enter_context(Room())
         relayed = stack.enter_context(Relayed(room))
-        # the daemon keeps 800 for its other ports, and a session takes four
-        number = min(clients, most // 2)
+        # the daemon keeps up to 800 for its other ports; there is a session for ten clients, which takes six descriptors
+        number = min(clients, (most - min(800, most // 4) - 60) // 2)
         half = number // 2
         slots = {"alpha": half // 2, "beta": half // 4, "gamma": half - half // 2 - half // 4}
         hosts = "".join(f"  - {{name: {name}, slots: {count}}}\n" for name, count in slots.items())

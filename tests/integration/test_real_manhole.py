@@ -13,6 +13,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from distbal.hosts import Farm
 from tests.farms import spec
@@ -368,6 +369,36 @@ async def test_those_who_are_there_are_seen_off_and_may_come_again(manhole: Manh
         "distbal 0.5.0 goes on as 0.6.0: the new code said yes; this connection ends with that\n",
     )
     await manhole.factory.see_off(b"")
+
+
+@pytest_twisted.ensureDeferred
+async def test_whoever_asked_for_the_upgrade_hears_its_answer_first(manhole: Manhole) -> None:
+    daemon = manhole.balancer.daemon
+    daemon.is_slow = True
+    asked = Deferred.fromCoroutine(manhole.do("upgrade"))
+    shell = Typist.at(manhole.command("-o", "LogLevel=INFO"))
+    await shell.prompted()
+    await until(lambda: bool(daemon.slow), "the question")
+    daemon.is_slow = False
+    daemon.catch_up()
+    # as the daemon does it, in the very next turn
+    await deferLater(reactor, 0)
+    await manhole.factory.see_off(b"the balancer is upgraded: come again")
+    told = await asked
+    words = "distbal 0.5.0 goes on as 0.6.0: the new code said yes; this connection ends with that\n"
+    assert (told.status, told.out, told.err) == (0, words, "")
+    assert "come again" in (await shell.ended).out
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_was_answered_and_stays_is_seen_off_too(manhole: Manhole) -> None:
+    # a master of OpenSSH's, whose last session has ended
+    path = manhole.directory / "master"
+    master = Deferred.fromCoroutine(manhole.run("-M", "-N", "-S", str(path)))
+    await until(path.exists, "the master")
+    assert (await manhole.run("-S", str(path), "--", "up", "alpha:3632")).status == 0
+    await manhole.factory.see_off(b"the balancer is upgraded: come again")
+    assert (await master).status == 255
 
 
 # -- those who are not let in
