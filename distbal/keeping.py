@@ -59,6 +59,7 @@ class Keeping:
     :param ledger: which it holds too.
     :param alone: why it is gone, where the process before was alone already. The ledger is kept true all the same: the keeper
         may still have it, and a process that takes it up is not to believe what was true before the upgrade.
+    :param frozen: it lives.
     :param leave: called when the keeper wants this process to end, and the next one to go on.
 
     :ivar ledger: where what each descriptor is, is written.
@@ -70,12 +71,19 @@ class Keeping:
     log = Logger()
 
     def __init__(
-        self, reactor: Any, channel: socket.socket | None, ledger: Ledger, leave: Callable[[], None], alone: str = ""
+        self,
+        reactor: Any,
+        channel: socket.socket | None,
+        ledger: Ledger,
+        leave: Callable[[], None],
+        alone: str = "",
+        *,
+        frozen: bool = False,
     ) -> None:
         self.ledger = ledger
         self.alone = alone
-        # one that was left may be frozen, and not dead
-        self.lets_nothing_go = bool(alone)
+        self.lets_nothing_go = frozen
+        self._was_alone = bool(alone)
         self.keeper: Keeper | None = None
         self._reactor = reactor
         if channel is None:
@@ -106,7 +114,7 @@ class Keeping:
         if not self.alone:
             self._reactor.addReader(self)
             self._beats.start(now=True)
-        elif self.lets_nothing_go:
+        elif self._was_alone:
             self.log.warn("the keeper is gone, since before the upgrade: {why}. distbal goes on alone", why=self.alone)
 
     def hold_ledger(self) -> None:

@@ -130,7 +130,8 @@ class BalancerService(Service):
         keeping = None
         if left.channel is not None or left.alone:
             book = left.ledger or Ledger()
-            keeping = Keeping(reactor, left.channel, book, lambda: self.succession.leave(), left.alone)  # noqa: PLW0108
+            leave: Callable[[], None] = lambda: self.succession.leave()  # noqa: E731, PLW0108
+            keeping = Keeping(reactor, left.channel, book, leave, left.alone, frozen=left.frozen)
             keeping.keeper = left.keeper
             keeping.not_below(left.last_id)
         self._keeping = keeping

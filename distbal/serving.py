@@ -87,6 +87,11 @@ class Serving:
             self.loop = HotLoop(self._reactor, self._reactor, self._room, self._keeping)
             # all that it complains of is that there are too many
             self.loop.complain = Complaints(self.loop.log, self._reactor.seconds, bound="clients")
+        if self._keeping is not None:
+            for one in self.opened:
+                # also what is served later: the keeper lets go of the sockets of before as soon as it has the others
+                if one.is_socket:
+                    self._hold(self._keeping, one)
         return self.serve([one for one in self.opened if one.spec.lends])
 
     def start_rest(self) -> list[str]:
@@ -206,7 +211,7 @@ class Serving:
 
     def _serve(self, opened: Opened) -> Deferred[None]:
         spec = opened.spec
-        if self._keeping is not None and opened.is_socket:
+        if self._keeping is not None and opened.is_socket and not opened.ident:
             self._hold(self._keeping, opened)
         if spec.kind == "proxy":
             return self._serve_proxy(opened)

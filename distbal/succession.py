@@ -194,7 +194,8 @@ class Succession:
         if self._kept.lock >= 0:
             given[0, Role.LOCK] = self._kept.lock
         channel = -1 if keeping is None or keeping.alone else keeping.fileno()
-        table = inheritance.table(given, channel, self._reactor.seconds(), "" if keeping is None else keeping.alone)
+        alone, frozen = ("", False) if keeping is None else (keeping.alone, keeping.lets_nothing_go)
+        table = inheritance.table(given, channel, self._reactor.seconds(), alone, frozen=frozen)
         self._made.callback(os.close, table)
         if keeping is None:
             self._made.callback(book.close)

@@ -404,6 +404,17 @@ def test_a_keeper_that_is_slow_when_a_process_begins_costs_no_socket() -> None:
             assert guest.hear() == b"alpha\r\n"
 
 
+def test_a_socket_that_is_served_later_is_the_keepers_from_the_beginning() -> None:
+    """A process that is killed before it serves its status page leaves that page's port to the next."""
+    with lives(ANY, Listener("status", parse("127.0.0.1:0"))) as daemon:
+        ports = [daemon.port(0), daemon.port(1)]
+        for _ in range(3):
+            daemon.again()
+            assert [daemon.port(0), daemon.port(1)] == ports
+        assert daemon.holder is not None
+        assert len(daemon.holder.of(Role.LISTENER)) == 2
+
+
 def test_a_socket_that_listens_no_more_is_not_taken_over(at: Listener) -> None:
     """It was shut down, and the process was killed before it could say so."""
     with lives(at) as daemon:

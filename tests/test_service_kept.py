@@ -168,7 +168,8 @@ async def test_a_keeper_that_ends_while_it_serves_is_done_without(
         table = json.loads(os.pread(int(next(iter(variables.values()))), 1 << 20, 0))
         keeping = one.service.succession._keeping
         assert keeping is not None
-        assert (table["channel"], table["alone"]) == (-1, keeping.alone)
+        # what is closed is closed by that: its keeper is dead
+        assert (table["channel"], table["alone"], table["frozen"]) == (-1, keeping.alone, False)
         one.service.succession.go_on()
         await leave(one, second)
     assert len(logged_errors.flush()) == 1
@@ -182,7 +183,9 @@ async def test_after_an_upgrade_without_a_keeper_that_may_only_be_frozen_account
     book = Ledger()
     duplicates = os.dup(book.slots), os.dup(book.notes)
     given = {(0, int(Role.LEDGER)): book.slots, (0, int(Role.NOTES)): book.notes}
-    monkeypatch.setenv(inheritance.HANDOVER, str(inheritance.table(given, -1, 0.0, "it has taken nothing for 5 s")))
+    monkeypatch.setenv(
+        inheritance.HANDOVER, str(inheritance.table(given, -1, 0.0, "it has taken nothing for 5 s", frozen=True))
+    )
     async with balancer(tmp_path, TEXT) as one:
         client = await one.client()
         await client.hears(b"alpha\r\n")
@@ -191,7 +194,7 @@ async def test_after_an_upgrade_without_a_keeper_that_may_only_be_frozen_account
         assert (account.state, account.host, account.flags) == (ledger.LEASED, "alpha", ledger.HELD | ledger.TOLD)
         keeping = one.service.succession._keeping
         assert keeping is not None
-        assert keeping.report()["gone"] == "it has taken nothing for 5 s"
+        assert (keeping.report()["gone"], keeping.lets_nothing_go) == ("it has taken nothing for 5 s", True)
         await leave(one, client)
         assert kept.accounts() == []
         kept.close()
