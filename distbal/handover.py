@@ -9,9 +9,10 @@ its way.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 
 from distbal import ledger, overlay, takeup
@@ -25,7 +26,7 @@ from distbal.keeperwire import Key, Role
 from distbal.keeping import Keeping
 from distbal.keptclients import KeptClient
 from distbal.ledger import Account, Ledger, LedgerError
-from distbal.listeners import Left, words
+from distbal.listeners import Left, stop_listening, words
 from distbal.logs import Logger
 from distbal.notebook import Notes, read_notes
 from distbal.outcomes import Outcome
@@ -131,43 +132,67 @@ def _enter(book: Ledger, client: HotClient, ticket: Ticket) -> None:
 
 
 def left_sockets(left: Inheritance) -> Left:
-    """The listening sockets that were left."""
-    if left.ledger is None:
-        return Left()
+    """The listening sockets that were left; what of them nobody can use is closed, and its place is free."""
     found: dict[int, tuple[str, socket.socket]] = {}
-    for key, note in left.ledger.read_notes().items():
+    notes = {} if left.ledger is None else left.ledger.read_notes()
+    for key, note in notes.items():
         if key.startswith(LISTENER_NOTE):
             number = key.removeprefix(LISTENER_NOTE)
             ident = int(number) if number.isascii() and number.isdecimal() and len(number) <= _DIGITS else 0
-            descriptor = left.take(ident, Role.LISTENER)
             # those that stay are noted anew
             left.renumbered.append((ident, Role.LISTENER))
-            if descriptor < 0:
-                continue
-            try:
-                sock = socket.socket(fileno=descriptor)
-            except OSError as error:
-                _log.error("what was left as a listening socket is none: {why}", why=error.strerror)
-                os.close(descriptor)
+            sock = _listening(left.take(ident, Role.LISTENER))
+            if sock is None:
                 continue
             # a process that ended when it had just begun may have left one under two numbers
-            inode = os.fstat(descriptor).st_ino
+            inode = os.fstat(sock.fileno()).st_ino
             if inode in found:
                 sock.close()
             else:
                 found[inode] = note.decode(errors="replace"), sock
+    _free_places_of_those_without_a_note(left, found)
     return Left(found.values())
+
+
+def _listening(descriptor: int) -> socket.socket | None:
+    """A listening socket; None of what is none, or listens no more, as of a process that was killed while it closed it."""
+    if descriptor < 0:
+        return None
+    try:
+        sock = socket.socket(fileno=descriptor)
+    except OSError as error:
+        _log.error("what was left as a listening socket is none: {why}", why=error.strerror)
+        os.close(descriptor)
+        return None
+    poll = select.poll()
+    poll.register(sock, 0)
+    # a Unix socket that was shut down says still that it accepts
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and not poll.poll(0):
+        return sock
+    sock.close()
+    return None
+
+
+def _free_places_of_those_without_a_note(left: Inheritance, noted: Collection[int]) -> None:
+    for key in [key for key in left.descriptors if key[1] == Role.LISTENER]:
+        left.renumbered.append(key)
+        sock = _listening(left.take(*key))
+        if sock is not None and os.fstat(sock.fileno()).st_ino not in noted:
+            stop_listening(sock)
+        if sock is not None:
+            sock.close()
 
 
 def settle(left: Inheritance, keeping: Keeping) -> None:
     """Let the keeper have what is this process's by now, and go of what that came in the place of, or nobody took.
 
-    Listening sockets stay noted under both numbers until the keeper has both.
+    Listening sockets stay noted under both numbers until the keeper has both; where that takes longer, until the next process
+    has come so far.
     """
     for key in (*left.renumbered, *left.descriptors):
         keeping.let_go(*key)
     keeping.flush()
-    for ident, role in left.renumbered:
+    for ident, role in left.renumbered if keeping.is_idle else ():
         if role == Role.LISTENER:
             keeping.ledger.note(f"{LISTENER_NOTE}{ident}", b"")
 

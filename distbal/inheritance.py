@@ -50,6 +50,7 @@ class Inheritance:
     :ivar ledger: what they are; None where nothing was left.
     :ivar channel: to the keeper; None without one.
     :ivar keeper: what it said of itself.
+    :ivar alone: there was one, and why the process before did without it by then; "" for none, and for one that is there.
     :ivar since: when the process before stopped serving, in seconds of CLOCK_MONOTONIC; None where it did not say.
     :ivar renumbered: what the keeper has under another number from now on, and need not hold under this one.
     :ivar last_id: the greatest id of what was left.
@@ -61,6 +62,7 @@ class Inheritance:
     ledger: Ledger | None = None
     channel: socket.socket | None = None
     keeper: Keeper | None = None
+    alone: str = ""
     since: float | None = None
     renumbered: list[Key] = field(default_factory=list)
     last_id: int = 0
@@ -78,14 +80,14 @@ class Inheritance:
                 os.close(descriptor)
 
 
-def table(descriptors: Mapping[Key, int], channel: int, since: float) -> int:
+def table(descriptors: Mapping[Key, int], channel: int, since: float, alone: str = "") -> int:
     """A memory file with a table for the next image of this process.
 
     :param descriptors: by (id, role); the ledger's are among them.
-    :param channel: to the keeper, or -1.
+    :param channel: to the keeper, or -1; ``alone``: why it is done without, where there was one.
     """
     rows = [[ident, int(role), descriptor] for (ident, role), descriptor in descriptors.items()]
-    content = {"version": VERSION, "table": rows, "channel": channel, "since": since, "distbal": __version__}
+    content = {"version": VERSION, "table": rows, "channel": channel, "since": since, "alone": alone, "distbal": __version__}
     file = os.memfd_create("distbal-table", os.MFD_CLOEXEC)
     with os.fdopen(os.dup(file), "wb") as out:
         out.write(json.dumps(content).encode())
@@ -156,6 +158,8 @@ def _read_table(found: Inheritance, content: bytes) -> int:
             )
         rows = [(_whole(ident), _whole(role), _whole(descriptor)) for ident, role, descriptor in said["table"]]
         channel = -1 if said["channel"] == -1 else _whole(said["channel"])
+        # not there in what earlier versions wrote
+        found.alone = checked.text(said.get("alone", ""), "alone")
         found.since, found.version = checked.number(said["since"], "since"), checked.text(said["distbal"], "distbal")
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise InheritanceError(f"the table of descriptors cannot be understood: {error!r}"[:_MOST_SAID]) from error

@@ -36,6 +36,9 @@ MAX_PACKET = 65536
 #: descriptors of a packet, at most: the kernel's SCM_MAX_FD
 MAX_DESCRIPTORS = 253
 
+#: descriptors that a keeper leaves for its own use, and for one packet more; and how many it holds where there is no limit
+RESERVE, MANY = MAX_DESCRIPTORS + 64, 1 << 20
+
 #: bodies that say all by their type
 BEAT, STOPPING, LEAVE = b"B", b"S", b"L"
 
@@ -157,6 +160,12 @@ class Leave(NamedTuple):
 
 FromDaemon: TypeAlias = Journal | Hello | Ready | Beat | Stopping
 FromKeeper: TypeAlias = Give | End | News | Leave
+
+
+def room_within(limit: int) -> int:
+    """How many descriptors a keeper holds that may have so many open; a daemon has no use for clients beyond that."""
+    limit = min(limit, MANY)
+    return limit - min(RESERVE, limit // 2)
 
 
 def journal(held: Sequence[Key], let_go: Sequence[Key] = ()) -> bytes:

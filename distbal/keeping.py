@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -35,6 +36,8 @@ PATIENCE = 5.0
 AGAIN = 0.005
 #: seconds between two signs of life
 BEAT = 1.0
+#: seconds for the last word to a keeper that is slow
+LAST_WORD = 1.0
 #: keys of one packet that are let go, at the most
 _MOST_LET_GO = 1000
 #: the keeper's queue is full, or too many descriptors are on their way to it: it will take them in a moment
@@ -52,24 +55,35 @@ class Handed(Protocol):
 class Keeping:
     """What the keeper is to hold.
 
-    :param channel: a socket of packets, to the keeper; this object's from now on.
+    :param channel: a socket of packets, to the keeper; this object's from now on. None where that is gone.
     :param ledger: which it holds too.
+    :param alone: why it is gone, where the process before was alone already. The ledger is kept true all the same: the keeper
+        may still have it, and a process that takes it up is not to believe what was true before the upgrade.
     :param leave: called when the keeper wants this process to end, and the next one to go on.
 
     :ivar ledger: where what each descriptor is, is written.
     :ivar alone: the keeper is gone, and why; "" while it is there.
+    :ivar lets_nothing_go: that is so, and it lives: what it holds it holds on, and closing is not enough any more.
     :ivar keeper: what it last said of itself.
     """
 
     log = Logger()
 
-    def __init__(self, reactor: Any, channel: socket.socket, ledger: Ledger, leave: Callable[[], None]) -> None:
+    def __init__(
+        self, reactor: Any, channel: socket.socket | None, ledger: Ledger, leave: Callable[[], None], alone: str = ""
+    ) -> None:
         self.ledger = ledger
-        self.alone = ""
+        self.alone = alone
+        # one that was left may be frozen, and not dead
+        self.lets_nothing_go = bool(alone)
         self.keeper: Keeper | None = None
         self._reactor = reactor
-        # nothing here waits for a keeper, also before the reactor runs
-        channel.setblocking(False)
+        if channel is None:
+            channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            channel.close()
+        else:
+            # nothing here waits for a keeper, also before the reactor runs
+            channel.setblocking(False)
         self._channel = channel
         self._leave = leave
         # microseconds since 1970: greater than any number that an earlier process can have given out
@@ -92,6 +106,8 @@ class Keeping:
         if not self.alone:
             self._reactor.addReader(self)
             self._beats.start(now=True)
+        elif self.lets_nothing_go:
+            self.log.warn("the keeper is gone, since before the upgrade: {why}. distbal goes on alone", why=self.alone)
 
     def hold_ledger(self) -> None:
         """Let the keeper have the ledger's two files."""
@@ -104,9 +120,13 @@ class Keeping:
         self._say(keeperwire.ready(version, status))
 
     def stopping(self) -> None:
-        """We end, as somebody wished: there is to be no other after us."""
+        """We end, as somebody wished: there is to be no other after us, also where the keeper is slow to hear it."""
+        # nothing is to be held for another, and what was on its way is closed
+        self._keys, self._descriptors, self._waiting = [], [], []
         self.flush()
-        self._say(keeperwire.STOPPING)
+        ends = time.monotonic() + LAST_WORD
+        while not self._say(keeperwire.STOPPING) and time.monotonic() < ends:
+            time.sleep(AGAIN)
 
     def stop(self) -> None:
         """No more of this."""
@@ -201,6 +221,8 @@ class Keeping:
                 if error.errno in _FULL:
                     self._wait(error)
                     return
+                if error.errno == errno.EBADF and self._drop_closed():
+                    continue
                 self._go_on_alone(f"it cannot be told anything: {error.strerror}")
                 continue
             waiting = self._waiting[:count]
@@ -228,11 +250,21 @@ class Keeping:
                 except Exception:  # noqa: BLE001 (a bug in one connection: the others wait for this too)
                     bugs.met("connection", self.log, "a client could not be told that the keeper has its connection")
 
+    def _drop_closed(self) -> int:
+        """Forget what was closed and not forgotten, by a bug: the keeper is there for all others. How many those were."""
+        closed = [place for place, descriptor in enumerate(self._descriptors) if not _is_open(descriptor)]
+        for place in reversed(closed):
+            del self._keys[place], self._descriptors[place], self._waiting[place]
+        if closed:
+            bugs.met("connection", self.log, "what the keeper was to hold was closed before it was handed over")
+        return len(closed)
+
     def _wait(self, error: OSError) -> None:
         now = self._reactor.seconds()
         if self._stuck_since is None:
             self._stuck_since = now
         elif now - self._stuck_since > PATIENCE:
+            self.lets_nothing_go = True
             self._go_on_alone(f"it has taken nothing for {PATIENCE:g} s ({error.strerror})")
             self.soon()
             return
@@ -254,15 +286,17 @@ class Keeping:
             why=why,
         )
 
-    def _say(self, packet: bytes) -> None:
+    def _say(self, packet: bytes) -> bool:
+        """Whether it was said, or there is nobody to hear it; a keeper that is full will hear the next."""
         if self.alone:
-            return
+            return True
         try:
             self._channel.send(packet)
         except OSError as error:
-            # one that is full will hear the next
-            if error.errno not in _FULL:
-                self._go_on_alone(f"it cannot be told anything: {error.strerror}")
+            if error.errno in _FULL:
+                return False
+            self._go_on_alone(f"it cannot be told anything: {error.strerror}")
+        return True
 
     def _notes_moved(self) -> None:
         # the file before may still be on its way, and its number is another's in a moment
@@ -305,3 +339,11 @@ class Keeping:
             self.keeper = said.keeper
         elif isinstance(said, Leave):
             self._leave()
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

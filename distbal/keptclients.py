@@ -49,7 +49,10 @@ class Turns:
             self._book.own(offset, turn)
 
     def take_up(self, account: ledger.Account) -> None:
-        """An earlier process wrote this; it stays if the key waits still."""
+        """An earlier process wrote this; it stays if the key waits still, and has no other by now."""
+        if account.address in self._where:
+            self._book.leave(account.offset)
+            return
         self._where[account.address] = account.offset
         self.note(account.address)
 

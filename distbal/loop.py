@@ -304,6 +304,9 @@ class HotLoop:
             # where a keeper has it too, it is reset when that lets go, as it is told to in a moment
             with contextlib.suppress(OSError), socket.socket(fileno=descriptor) as sock:
                 listening.reset_at_close(sock)
+                if self.keeping is not None and self.keeping.lets_nothing_go:
+                    # an end that looks like one in order is better than none
+                    sock.shutdown(socket.SHUT_RDWR)
         else:
             self._close(descriptor)
 

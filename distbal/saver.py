@@ -123,13 +123,14 @@ class Kept:
             self.lock = -1
 
 
-def keep(directory: str | None, *, wanted: bool, lock: int = -1) -> Kept:
+def keep(directory: str | None, *, wanted: bool, lock: int = -1, leniently: bool = False) -> Kept:
     """Take up what was kept there.
 
     :param directory: None for nowhere.
     :param lock: the lock of an earlier image of this process, which is ours from now on; -1 for none.
     :param wanted: somebody asked for this one: it is made where it is missing, and has to be usable. Otherwise distbal does
         without it where it cannot be had.
+    :param leniently: do without it whatever is wrong: jobs of an earlier process are to go on.
     :raises DistbalError: it cannot be used, or what is there cannot be understood.
     """
     if lock >= 0 and not _is_lock_of(lock, directory):
@@ -141,16 +142,20 @@ def keep(directory: str | None, *, wanted: bool, lock: int = -1) -> Kept:
     try:
         lock = _take(directory, make=wanted) if lock < 0 else lock
     except DistbalError as error:
-        if wanted:
+        if wanted and not leniently:
             raise
-        _log.warn("{why}; decisions hold until a restart", why=str(error))
+        log = _log.error if wanted else _log.warn
+        log("{why}; decisions hold until a restart", why=str(error))
         return Kept(Decisions(), Changes(), Saver(str(error)))
     try:
         file = StateFile(directory)
         decisions, changes = file.load()
-    except DistbalError:
+    except DistbalError as error:
         os.close(lock)
-        raise
+        if not leniently:
+            raise
+        _log.error("{why}; what was decided before is not known, and what is decided now holds until a restart", why=str(error))
+        return Kept(Decisions(), Changes(), Saver(str(error)))
     return Kept(decisions, Changes(earlier=changes), Saver(), file, lock)
 
 

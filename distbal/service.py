@@ -128,8 +128,9 @@ class BalancerService(Service):
         self._left = left = left or Inheritance()
         self._came = Notes() if left.ledger is None else read_notes(left.ledger.read_notes())
         keeping = None
-        if left.channel is not None:
-            keeping = Keeping(reactor, left.channel, left.ledger or Ledger(), lambda: self.succession.leave())  # noqa: PLW0108
+        if left.channel is not None or left.alone:
+            book = left.ledger or Ledger()
+            keeping = Keeping(reactor, left.channel, book, lambda: self.succession.leave(), left.alone)  # noqa: PLW0108
             keeping.keeper = left.keeper
             keeping.not_below(left.last_id)
         self._keeping = keeping

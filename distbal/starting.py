@@ -1,7 +1,8 @@
 """The first thing: read the file, take what an earlier process left, and bind what is to be listened on.
 
 Nothing is served yet, so that every mistake stops the start with a sentence. Where jobs of an earlier process are to go on,
-less is a reason to stop: they go on by the file as it was last taken in, and without a port that cannot be had.
+less is a reason to stop: they go on by the file as it was last taken in, without a port that cannot be had, and without what
+people decided where that cannot be read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from distbal import config, descriptors
 from distbal.errors import ConfigError, DistbalError, describe
 from distbal.handover import FILE_NOTE, left_sockets
 from distbal.inheritance import Inheritance, inherited
-from distbal.keeperwire import Role
+from distbal.keeperwire import Role, room_within
 from distbal.listeners import Opened, open_all
 from distbal.logs import Logger
 from distbal.process import warn_of_little_room
@@ -53,9 +54,10 @@ def prepare(path: str) -> Prepared:
     room = descriptors.room_for_clients(limit, less=len(left.descriptors))
     try:
         loaded = load(path, left)
-        kept = keep(loaded.settings.state, wanted=loaded.settings.state_wanted, lock=left.take(0, Role.LOCK))
+        settings, goes_on = loaded.settings, left.ledger is not None
+        kept = keep(settings.state, wanted=settings.state_wanted, lock=left.take(0, Role.LOCK), leniently=goes_on)
         try:
-            opened = open_all(loaded.settings.listen, left_sockets(left), leniently=left.ledger is not None)
+            opened = open_all(settings.listen, left_sockets(left), leniently=goes_on)
         except DistbalError:
             kept.close()
             raise
@@ -64,6 +66,9 @@ def prepare(path: str) -> Prepared:
         raise
     for mistake in loaded.warnings:
         _log.warn("{warning}", warning=describe(path, mistake))
+    if left.channel is not None:
+        # nobody is taken in whom a crash would lose: the keeper, which has the same limit, holds all that we have of clients
+        room = max(1, min(room, room_within(limit)))
     warn_of_little_room(_log, loaded.settings, limit, room)
     return Prepared(loaded, left, kept, opened, room, descriptors.crowd(limit))
 

@@ -23,7 +23,7 @@ from distbal.execing import UpgradeError
 from distbal.handover import FILE_NOTE, TakenUp, TakingUp
 from distbal.inheritance import HANDOVER, Inheritance
 from distbal.keeperwire import Key, Role
-from distbal.keeping import Keeping
+from distbal.keeping import PATIENCE, Keeping
 from distbal.ledger import Ledger
 from distbal.logs import Logger
 from distbal.monitors.rounds import Rounds
@@ -199,19 +199,25 @@ class Succession:
         loop, keeping = self._serving.loop, self._keeping
         if loop is not None:
             loop.pause_all()
-        if keeping is not None and not keeping.flushed(KEEPER_TIME):
-            # the next image would take it for something that the keeper has
-            raise UpgradeError("the keeper takes nothing for the moment")
+        # whoever is told by this that the keeper has him may be gone, and is not to be written down
+        self._all_is_held()
         book, given = self._written()
+        # that may have moved the notes
+        self._all_is_held()
         if self._kept.lock >= 0:
             given[0, Role.LOCK] = self._kept.lock
         channel = -1 if keeping is None or keeping.alone else keeping.fileno()
-        table = inheritance.table(given, channel, self._reactor.seconds())
+        table = inheritance.table(given, channel, self._reactor.seconds(), "" if keeping is None else keeping.alone)
         self._made.callback(os.close, table)
         if keeping is None:
             self._made.callback(book.close)
         descriptors = [*given.values(), table, *([channel] if channel >= 0 else [])]
         return {HANDOVER: str(table)}, descriptors
+
+    def _all_is_held(self) -> None:
+        """What is not the keeper's by now would never be: the next image takes it for held."""
+        if self._keeping is not None and not self._keeping.flushed(KEEPER_TIME):
+            raise UpgradeError("the keeper takes nothing for the moment")
 
     def go_on(self) -> None:
         """Nothing comes of it: serve as before."""
@@ -227,9 +233,10 @@ class Succession:
         """End this process at once, and close nothing: another one is to take all of it up."""
         keeping = self._keeping
         if keeping is not None:
-            keeping.flush()
             if self._notebook is not None:
                 self._notebook.write_all()
+            # what it has not taken by then is lost: it waits for us longer than that
+            keeping.flushed(PATIENCE)
         self.log.info("distbal leaves, and all goes on in the next process")
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):

@@ -34,7 +34,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: tell("signal", number=signal.SIGTERM))
     signal.signal(signal.SIGHUP, lambda *_: tell("signal", number=signal.SIGHUP))
     signal.signal(signal.SIGUSR2, lambda *_: tell("signal", number=signal.SIGUSR2))
-    tell("start", pid=os.getpid(), words=sys.argv[1:], environment=dict(os.environ), parent=os.getppid())
+    blocked = signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    tell(
+        "start", pid=os.getpid(), blocked=sorted(blocked), words=sys.argv[1:], environment=dict(os.environ), parent=os.getppid()
+    )
     size = socket.CMSG_SPACE(253 * 4)
     while True:
         line, ancillary, _, _ = test.recvmsg(1 << 18, size)
@@ -54,6 +57,9 @@ def main() -> None:
             tell("packet", given, packet=packet.hex())
             descriptors.extend(given)
         elif order["do"] == "tell":
+            tell("told")
+        elif order["do"] == "hang up":
+            keeper.close()
             tell("told")
         elif order["do"] == "end":
             os._exit(order["status"])

@@ -55,6 +55,7 @@ class Life:
         settles: bool = True,
     ) -> None:
         self.clock = clock
+        self.left = left
         self.keeping = None
         if left.channel is not None:
             self.keeping = Keeping(clock, left.channel, left.ledger or Ledger(), lambda: None)

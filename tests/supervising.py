@@ -126,6 +126,11 @@ class Daemon:
         self.send(wire.ready("7.0", "serving nobody"))
         self.sent()
 
+    def hang_up(self) -> None:
+        """Let it close its end of the channel, and live on."""
+        self._order({"do": "hang up"})
+        self.hears("told")
+
     def end(self, status: int = 0) -> None:
         """Let it end, having read nothing more."""
         self._order({"do": "end", "status": status})

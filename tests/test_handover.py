@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from distbal import ledger
+from distbal.handover import left_sockets, settle
+from distbal.inheritance import Inheritance
 from distbal.keeperwire import Role
 from distbal.ledger import Ledger
 from distbal.listenspec import Listener, parse
@@ -382,6 +384,53 @@ def test_a_process_that_ends_before_it_has_handed_its_sockets_over_leaves_them_t
             assert guest.hear() == b"alpha\r\n"
         assert daemon.holder is not None
         assert len(daemon.holder.of(Role.LISTENER)) == 2
+
+
+def test_a_keeper_that_is_slow_when_a_process_begins_costs_no_socket() -> None:
+    with lives() as daemon:
+        port = daemon.port()
+        daemon.begin(daemon.kill(), settles=False)
+        now, holder = daemon.now, daemon.holder
+        assert now.keeping is not None
+        assert holder is not None
+        holder.is_full(now.keeping)
+        settle(now.left, now.keeping)
+        assert not now.keeping.is_idle
+        daemon.begin(daemon.kill(heard=False))
+        assert daemon.port() == port
+        assert len(holder.of(Role.LISTENER)) == 1
+        with Guest(port) as guest:
+            daemon.turn()
+            assert guest.hear() == b"alpha\r\n"
+
+
+def test_a_socket_that_listens_no_more_is_not_taken_over(at: Listener) -> None:
+    """It was shut down, and the process was killed before it could say so."""
+    with lives(at) as daemon:
+        left = daemon.kill()
+        (descriptor,) = (descriptor for (_, role), descriptor in left.items() if role == Role.LISTENER)
+        with socket.socket(fileno=os.dup(descriptor)) as sock:
+            sock.shutdown(socket.SHUT_RDWR)
+        daemon.begin(left)
+        with Guest(daemon.port()) as guest:
+            daemon.turn()
+            assert guest.hear() == b"alpha\r\n"
+
+
+@pytest.mark.parametrize("book", [True, False])
+def test_a_socket_of_which_nothing_is_noted_keeps_its_place_from_nobody(book: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, socket.socket() as again:
+        place = other.getsockname()
+        left = Inheritance(descriptors={(5, Role.LISTENER): os.dup(other.fileno())}, ledger=Ledger() if book else None)
+        left_sockets(left)
+        # whoever else has a duplicate, as this test has, and the keeper
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(place)
+        again.listen()
+        assert not left.descriptors
+        assert left.renumbered == [(5, Role.LISTENER)]
+        if left.ledger is not None:
+            left.ledger.close()
 
 
 @pytest.mark.parametrize("note", ["listener/x", "listener/", "listener/" + "9" * 5000, "listener/-1"])

@@ -14,7 +14,7 @@ import pytest
 
 from distbal import keeperwire as wire
 from distbal.keeper.channel import Channel, pair
-from distbal.keeper.holding import Holdings
+from distbal.keeper.holding import SPARE, Holdings
 from distbal.keeper.saying import COMPLAINTS, Voice
 from distbal.keeperwire import Role
 from tests.loops import open_descriptors
@@ -82,6 +82,34 @@ def test_what_there_is_no_room_for_is_closed() -> None:
     holdings.clear()
     del holdings
     assert open_descriptors() == before
+
+
+def test_a_crowd_takes_no_room_from_what_all_depends_on() -> None:
+    """A daemon that takes up a full keeper's things hands its listening sockets over anew."""
+    holdings = Holdings(3)
+    assert holdings.hold([(number, Role.SESSION_CLIENT) for number in range(4)], [os.dup(0) for _ in range(4)]) == 1
+    keys: list[Key] = [(0, Role.LEDGER), (0, Role.NOTES), (0, Role.LOCK)]
+    keys += [(number, Role.LISTENER) for number in range(SPARE)]
+    assert holdings.hold(keys, [os.dup(0) for _ in keys]) == 3
+    assert holdings.hold([(9, Role.CLIENT)], [os.dup(0)]) == 1
+    assert len(holdings) == 3 + SPARE
+    holdings.clear()
+
+
+def test_those_that_have_ended_make_room_for_others() -> None:
+    """A keeper that was frozen finds all at once what came and went meanwhile: that refuses nobody who is there."""
+    holdings = Holdings(3)
+    with ExitStack() as stack:
+        for number in range(10):
+            ours, theirs = socket.socketpair()
+            stack.enter_context(theirs)
+            assert holdings.hold([(number, Role.CLIENT)], [os.dup(ours.fileno())]) == 0
+            if number < 8:
+                ours.shutdown(socket.SHUT_RDWR)
+                theirs.shutdown(socket.SHUT_RDWR)
+            ours.close()
+        assert holdings.keys()[-2:] == [(8, Role.CLIENT), (9, Role.CLIENT)]
+    holdings.clear()
 
 
 def test_many_that_end_at_once(holdings: Holdings) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -13,7 +15,8 @@ import pytest
 from distbal import __version__
 from distbal import keeperwire as wire
 from distbal.keeperwire import Role
-from tests.supervising import Supervised, connections, inodes, supervised
+from tests.supervising import Lines, Supervised, connections, inodes, supervised
+from tests.support import ROOT, alone, stop
 
 
 def test_what_was_held_is_given_back_after_a_kill(tmp_path: Path) -> None:
@@ -200,6 +203,31 @@ def test_signals_are_forwarded(tmp_path: Path) -> None:
         for number in (signal.SIGHUP, signal.SIGUSR2):
             keeper.process.send_signal(number)
             assert daemon.hears("signal")[0]["number"] == number
+
+
+def test_what_is_forwarded_ends_no_daemon_that_has_only_begun(tmp_path: Path) -> None:
+    """It waits until the daemon has its handlers: a reload that somebody asks for early is done, and nothing else happens."""
+    with supervised(tmp_path) as keeper:
+        daemon = keeper.daemon()
+        assert daemon.began["blocked"] == [signal.SIGHUP, signal.SIGUSR2]
+    file = tmp_path / "hosts.yaml"
+    file.write_text(alone("hosts: [alpha/1]\nlisten: {balance: '127.0.0.1:0'}\n"))
+    reading, writing = os.pipe()
+    lines = Lines(reading)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "distbal", "supervise", "--verbose", "-c", str(file)], cwd=ROOT, stdout=writing, stderr=writing
+    )
+    os.close(writing)
+    try:
+        lines.until("the daemon is process")
+        process.send_signal(signal.SIGHUP)
+        lines.until("was taken in")
+        process.terminate()
+        assert process.wait(60) == 0
+        assert not any("was killed" in line for line in lines.read)
+    finally:
+        stop(process)
+        lines.close()
 
 
 def test_twistd_options_are_handed_on(tmp_path: Path) -> None:

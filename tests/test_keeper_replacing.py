@@ -15,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distbal import keeperwire as wire
-from distbal.keeper import replacing
+from distbal.keeper import loop, replacing, signals
 from distbal.keeper.child import Life
 from distbal.keeper.past import Past
-from distbal.keeper.systemd import memory_of
+from distbal.keeper.saying import Voice
+from distbal.keeper.systemd import Systemd, memory_of
 from distbal.keeperwire import Role
+from tests.loops import open_descriptors
 from tests.supervising import connections, inodes, supervised
 from tests.support import ROOT
 
@@ -177,3 +179,24 @@ def test_new_code_that_says_no_or_hangs_changes_nothing(tmp_path: Path) -> None:
         keeper.lines.until("the trial of new code says no: it ended with status 3")
         daemon.kill()
         assert list(inodes(keeper.daemon().serve())) == [(1, Role.CLIENT)]
+
+
+def test_whatever_keeps_it_from_its_new_code_it_hears_signals_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deaf to them it would never see that a daemon has ended."""
+    before = open_descriptors()
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(os, "execve", no_memory)
+    supervision = loop.Supervision(loop.Settings(["true"], 30.0, []), Voice(), Systemd({}), 10)
+    there = open_descriptors()
+    with pytest.raises(MemoryError):
+        supervision._exec(0.0)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {*signals.CAUGHT}
+    assert open_descriptors() == there
+    for descriptor in (supervision._signals._reading, supervision._signals._writing):
+        os.close(descriptor)
+    supervision._epoll.close()
+    supervision._holdings._epoll.close()
+    assert open_descriptors() == before

@@ -44,3 +44,35 @@ def test_a_keeper_that_was_frozen_kills_nobody_for_it(tmp_path: Path) -> None:
         daemon.send(wire.BEAT)
         daemon.sync()
         assert not any("no sign of life" in line for line in keeper.lines.read)
+
+
+def test_a_daemon_that_goes_on_alone_is_not_killed_for_its_silence(tmp_path: Path) -> None:
+    """It had no more patience with a keeper that was frozen, and has clients that only it knows."""
+    with supervised(tmp_path, patience=1) as keeper, connections(1) as (_, served):
+        daemon = keeper.daemon()
+        daemon.serve()
+        daemon.hold({(1, Role.CLIENT): served[0].fileno()})
+        daemon.hang_up()
+        # as long as it takes for a keeper that runs to kill one
+        with supervised(tmp_path, patience=3) as other:
+            silent = other.daemon()
+            silent.serve()
+            other.lines.until("no sign of life")
+        daemon.kill()
+        keeper.lines.until("was killed by SIGKILL")
+        given = keeper.daemon().serve()
+        assert list(given) == [(1, Role.CLIENT)]
+        inodes(given)
+        assert not any("no sign of life" in line for line in keeper.lines.read)
+
+
+def test_one_that_is_to_end_and_does_not_is_killed_though_it_has_hung_up(tmp_path: Path) -> None:
+    with supervised(tmp_path, patience=1) as keeper:
+        daemon = keeper.daemon()
+        daemon.serve()
+        daemon.send(wire.STOPPING)
+        daemon.sent()
+        daemon.hang_up()
+        keeper.lines.until("no sign of life")
+        daemon.gone()
+        assert keeper.wait() == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -435,6 +436,55 @@ def test_a_channel_that_came_with_a_time_limit_holds_up_nobody(make: Callable[..
     desk.keeping.hold_ledger()
     desk.keeping.flush()
     assert desk.keeping.alone == ""
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_before_an_exec_all_goes_or_it_is_known_that_it_did_not(make: Callable[..., Desk], reads: bool) -> None:
+    desk = make(buffer=SMALL)
+    desk.fill()
+    waiter = Waiter()
+    desk.keeping.hold(1, Role.CLIENT, desk.thing, waiter)
+    reader = threading.Timer(0.05, desk.read)
+    if reads:
+        reader.start()
+    assert desk.keeping.flushed(30 if reads else 0.05) is reads
+    assert waiter.told == ([None] if reads else [])
+    if reads:
+        reader.join()
+        assert desk.journals() == [Journal([(1, Role.CLIENT)], [])]
+
+
+def test_a_slow_keeper_hears_that_there_is_to_be_no_other(make: Callable[..., Desk]) -> None:
+    desk = make(buffer=SMALL)
+    desk.fill()
+    gone, _ = closed = os.pipe()
+    desk.keeping.hold(1, Role.CLIENT, gone)
+    desk.keeping.flush()
+    for descriptor in closed:
+        os.close(descriptor)
+    came: list[Any] = []
+    reader = threading.Timer(0.05, lambda: came.extend(desk.read()))
+    reader.start()
+    desk.keeping.stopping()
+    reader.join()
+    assert [*came, *desk.read()][-1] == Stopping()
+    assert desk.keeping.alone == ""
+
+
+def test_what_was_closed_by_a_bug_keeps_nothing_from_the_keeper(desk: Desk, logged_errors: LoggedErrors) -> None:
+    gone, _ = closed = os.pipe()
+    waiters = [Waiter(), Waiter(), Waiter()]
+    desk.keeping.hold(1, Role.CLIENT, desk.thing, waiters[0])
+    desk.keeping.hold(2, Role.CLIENT, gone, waiters[1])
+    desk.keeping.hold(3, Role.CLIENT, desk.thing, waiters[2])
+    for descriptor in closed:
+        os.close(descriptor)
+    desk.keeping.flush()
+    assert desk.journals() == [Journal([(1, Role.CLIENT), (3, Role.CLIENT)], [])]
+    assert [waiter.told for waiter in waiters] == [[None], [], [None]]
+    assert desk.keeping.alone == ""
+    (event,) = logged_errors.flush()
+    assert "was closed before it was handed over" in event["log_format"]
 
 
 # -- what both say

@@ -11,7 +11,8 @@ import pytest
 from distbal import ledger
 from distbal.keeperwire import Role
 from distbal.keeping import AGAIN, PATIENCE, Keeping
-from distbal.ledger import Account
+from distbal.keptclients import Turns
+from distbal.ledger import Account, Ledger
 from distbal.loop import HotLoop
 from distbal.outcomes import Outcome
 from tests.lives import Guest, Lives, lives
@@ -278,3 +279,15 @@ def test_who_is_in_stays_though_the_next_process_would_not_let_it_in() -> None:
         daemon.turn()
         assert (guest.hear(), guest.closed) == (LINE, False)
         assert daemon.now.counts == (1, 0)
+
+
+def test_a_key_has_one_turn_though_it_came_to_wait_again_before_the_one_of_before_was_taken_up() -> None:
+    book, turn = Ledger(), 7
+    book.enter(ledger.TURN, ledger.IN_USE, 0, ticket=3, address="127.0.0.2")
+    (before,) = book.accounts()
+    turns = Turns(book, lambda key: turn)
+    # a session that was taken up asks, and there is no slot
+    turns.note("127.0.0.2")
+    turns.take_up(before)
+    assert [one.ticket for one in book.accounts()] == [7]
+    book.close()

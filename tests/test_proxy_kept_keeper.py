@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
+import pytest
 import pytest_twisted
 
-from distbal import ledger
+from distbal import keeping, ledger
 from distbal.keeperwire import Role
 from distbal.ledger import Account
 from distbal.outcomes import Outcome
@@ -137,6 +138,31 @@ async def test_a_keeper_that_is_gone_is_done_without(logged_errors: LoggedErrors
             assert house.keeping is not None
             assert house.keeping.alone
         assert "the keeper is gone" in str(texts(logged_errors.flush()))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_sees_its_end_though_a_keeper_that_is_frozen_has_it_for_ever(
+    monkeypatch: pytest.MonkeyPatch, logged_errors: LoggedErrors
+) -> None:
+    monkeypatch.setattr(keeping, "PATIENCE", 0.01)
+    with Server() as server:
+        house = KeptHouse(server.spec())
+        async with house.lasts():
+            assert house.holder is not None
+            desk = house.keeping
+            assert desk is not None
+            async with relayed(house, server) as (client, _):
+                await until(lambda: bool(house.holder is not None and house.holder.of(Role.SESSION_CLIENT)))
+                house.holder.is_full(desk)
+                desk.let_go(17, Role.PIPE_READ)
+                desk.flush()
+                await until(lambda: bool(desk.alone), "the daemon goes on alone")
+                (session,) = house.spliced
+                session.fail()
+                data, _ = await heard(client)
+                assert data == b""
+            await house.idle()
+    assert "the keeper is gone" in str(texts(logged_errors.flush()))
 
 
 # -- killed in the middle

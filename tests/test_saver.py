@@ -20,6 +20,12 @@ from tests.services import Lines
 from tests.support import LoggedErrors
 
 
+def fired(deferred: Deferred[str]) -> list[str]:
+    came: list[str] = []
+    deferred.addCallback(came.append)
+    return came
+
+
 @pytest_twisted.ensureDeferred
 async def test_who_waits_does_not_wait_for_what_others_do_later() -> None:
     saver, written = Saver(), []
@@ -124,4 +130,30 @@ def test_a_lock_that_was_handed_on_is_let_go_where_what_was_kept_cannot_be_read(
     first.close()
     with pytest.raises(DistbalError):
         keep(str(tmp_path / "state"), wanted=True, lock=handed_on)
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("damage", ["decisions.json", "lock", "directory"])
+def test_where_jobs_are_to_go_on_nothing_that_is_wrong_with_it_is_a_reason_to_stop(
+    tmp_path: Path, damage: str, logged_errors: LoggedErrors
+) -> None:
+    before = open_descriptors()
+    state = tmp_path / "state"
+    keep(str(state), wanted=True).close()
+    if damage == "decisions.json":
+        (state / damage).write_text("{")
+    elif damage == "lock":
+        (state / damage).unlink()
+        (state / damage).mkdir()
+    else:
+        state.chmod(0o777)
+    with pytest.raises(DistbalError):
+        keep(str(state), wanted=True)
+    kept = keep(str(state), wanted=True, leniently=True)
+    (event,) = logged_errors.flush()
+    assert event["log_format"].endswith("until a restart")
+    # what is damaged is not written over
+    kept.save(kept.decisions, kept.changes)
+    assert fired(kept.saved()) == [event["why"]]
+    kept.close()
     assert open_descriptors() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 
-from distbal import __version__, keeperwire, ledger
+from distbal import __version__, descriptors, inheritance, keeperwire, ledger
 from distbal.execing import UpgradeError
 from distbal.handover import FILE_NOTE
 from distbal.keeperwire import Beat, Hello, Journal, Keeper, Ready, Role, Stopping
@@ -164,10 +165,51 @@ async def test_a_keeper_that_ends_while_it_serves_is_done_without(
         await first.leave()
         await second.hears(b"alpha\r\n")
         variables, _ = one.service.succession.hand_over()
-        assert b'"channel": -1' in os.pread(int(next(iter(variables.values()))), 1 << 20, 0)
+        table = json.loads(os.pread(int(next(iter(variables.values()))), 1 << 20, 0))
+        keeping = one.service.succession._keeping
+        assert keeping is not None
+        assert (table["channel"], table["alone"]) == (-1, keeping.alone)
         one.service.succession.go_on()
         await leave(one, second)
     assert len(logged_errors.flush()) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_after_an_upgrade_without_a_keeper_that_may_only_be_frozen_accounts_are_true_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged_errors: LoggedErrors
+) -> None:
+    """It has the ledger, and would give it to who comes after a crash."""
+    book = Ledger()
+    duplicates = os.dup(book.slots), os.dup(book.notes)
+    given = {(0, int(Role.LEDGER)): book.slots, (0, int(Role.NOTES)): book.notes}
+    monkeypatch.setenv(inheritance.HANDOVER, str(inheritance.table(given, -1, 0.0, "it has taken nothing for 5 s")))
+    async with balancer(tmp_path, TEXT) as one:
+        client = await one.client()
+        await client.hears(b"alpha\r\n")
+        kept = Ledger(*duplicates)
+        (account,) = kept.accounts()
+        assert (account.state, account.host, account.flags) == (ledger.LEASED, "alpha", ledger.HELD | ledger.TOLD)
+        keeping = one.service.succession._keeping
+        assert keeping is not None
+        assert keeping.report()["gone"] == "it has taken nothing for 5 s"
+        await leave(one, client)
+        assert kept.accounts() == []
+        kept.close()
+        book._slots.close()
+        book._notes.close()
+    assert logged_errors.flush() == []
+
+
+def test_no_more_are_taken_in_than_the_keeper_holds(tmp_path: Path, keeper: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others would be lost by a crash; in the listening socket's queue they are not."""
+    limit = 640
+    monkeypatch.setattr(descriptors, "raise_limit", lambda: limit)
+    file = tmp_path / "hosts.yaml"
+    file.write_text(alone(TEXT))
+    service = make(file)
+    assert service._room == keeperwire.room_within(limit) < descriptors.room_for_clients(limit)
+    service.startService()
+    service.stopService()
 
 
 @pytest_twisted.ensureDeferred

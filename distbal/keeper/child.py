@@ -5,16 +5,18 @@ The clock is always an argument.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from distbal.keeper import channel
+from distbal.keeper.signals import FORWARDED
 from distbal.keeperwire import VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 #: what the daemon is not to find in its environment: systemd talks with the keeper
 NOT_FOR_IT = {
@@ -42,12 +44,13 @@ def interpreter(module: str) -> list[str]:
     return [sys.executable, *([] if sys.path[:1] in ([""], [here]) else ["-P"]), "-m", module]
 
 
-def spawn(command: list[str], environment: dict[str, str], output: int | None = None) -> int:
-    """Start a process that has no signal blocked or ignored, and of this one's descriptors those that are inheritable.
+def spawn(command: list[str], environment: dict[str, str], output: int | None = None, blocked: Iterable[int] = ()) -> int:
+    """Start a process that has no signal ignored, and of this one's descriptors those that are inheritable.
 
     It is in a process group of its own, so that a terminal's Ctrl-C reaches it by way of the keeper alone.
 
     :param environment: beside what is not :data:`NOT_FOR_IT` of this process's.
+    :param blocked: signals that wait until it lets them through.
     :param output: what its stdout and stderr are; None: this process's own.
     :returns: its process.
     :raises OSError: it cannot be started.
@@ -59,7 +62,7 @@ def spawn(command: list[str], environment: dict[str, str], output: int | None = 
         kept | environment,
         file_actions=[] if output is None else [(os.POSIX_SPAWN_DUP2, output, number) for number in (1, 2)],
         setpgroup=0,
-        setsigmask=[],
+        setsigmask=blocked,
         setsigdef=[number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)],
     )
 
@@ -134,7 +137,8 @@ class Daemon:
         with theirs:
             os.set_inheritable(theirs.fileno(), True)
             try:
-                pid = spawn(command, environment | {VARIABLE: str(theirs.fileno())})
+                # what is forwarded would end one that has no handlers yet (the daemon: execing.unblock)
+                pid = spawn(command, environment | {VARIABLE: str(theirs.fileno())}, blocked=FORWARDED)
             except OSError:
                 ours.close()
                 raise
@@ -152,6 +156,11 @@ class Daemon:
         """Nobody could have heard it for so long."""
         self.life = self.life._replace(heard=self.life.heard + seconds, started=self.life.started + seconds)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether it serves and has hung up, as it does where the keeper was too slow for it: its silence means nothing."""
+        return self.channel.ended and self.life.ready is not None and not self.life.asked
+
     def watch(self, patience: float, now: float) -> float:
         """Kill it where its silence is too long: first so that it can say where it was, and soon after for good.
 
@@ -162,7 +171,7 @@ class Daemon:
             if now >= life.killing:
                 self.life = life._replace(killing=now + patience)
                 self.signal(signal.SIGKILL)
-        elif now >= life.deadline(patience):
+        elif not self.is_alone and now >= life.deadline(patience):
             self.life = life._replace(killing=now + LAST_WORDS, silent=now - life.heard)
             self.signal(signal.SIGABRT)
             return self.life.silent
@@ -170,4 +179,6 @@ class Daemon:
 
     def due(self, patience: float) -> float:
         """When :meth:`watch` has something to do."""
-        return self.life.deadline(patience) if self.life.killing is None else self.life.killing
+        if self.life.killing is not None:
+            return self.life.killing
+        return math.inf if self.is_alone else self.life.deadline(patience)

@@ -13,7 +13,7 @@ import resource
 import select
 from typing import TYPE_CHECKING
 
-from distbal.keeperwire import MAX_DESCRIPTORS, Role
+from distbal.keeperwire import MANY, Role, room_within
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from distbal.keeperwire import Key
 
 _CLIENT = int(Role.CLIENT)
+#: there are a few of each, and the next daemon needs them before all else; all other roles are a crowd's
+_FEW = frozenset({int(Role.LEDGER), int(Role.NOTES), int(Role.LISTENER), int(Role.LOCK)})
+#: so many more than there is room for may be held of those
+SPARE = 32
 #: once: a connection that was closed here and is still open in the daemon would be reported for ever
 _GONE = select.EPOLLHUP | select.EPOLLONESHOT
-#: where there is no limit
-_MANY = 1 << 20
 #: events of one call
 _AT_ONCE = 1024
-#: descriptors that are left for the keeper's own use, and for one packet more
-RESERVE = MAX_DESCRIPTORS + 64
 
 
 def raise_limit() -> int:
@@ -42,14 +42,13 @@ def raise_limit() -> int:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
-    limit = soft if soft != resource.RLIM_INFINITY else _MANY
-    return limit - min(RESERVE, limit // 2)
+    return room_within(soft if soft != resource.RLIM_INFINITY else MANY)
 
 
 class Holdings:
     """Descriptors, each closed when it is let go.
 
-    :param room: how many, at most.
+    :param room: how many, at most; and :data:`SPARE` of those that all depends on.
     """
 
     def __init__(self, room: int) -> None:
@@ -71,7 +70,7 @@ class Holdings:
         for key, descriptor in zip(keys, descriptors, strict=True):
             if key in held:
                 self._drop(key)
-            elif len(held) >= self.room:
+            elif len(held) >= self.room + (SPARE if key[1] in _FEW else 0) and not self.sweep():
                 os.close(descriptor)
                 refused += 1
                 continue

@@ -195,12 +195,13 @@ class Supervision:
                 self._tried(self._trial, status)
 
     def _daemon_ended(self, daemon: Daemon, status: int, now: float) -> None:
+        # first: whatever goes wrong in what follows, its number may be another's from now on, and there has to be a next one
+        self._daemon, self._writing, self._start = None, False, now
         while not daemon.channel.ended and self._receive(daemon, now):
             pass  # all that it had sent counts
         if not daemon.channel.ended:
             self._epoll.unregister(daemon.channel)
         daemon.channel.close()
-        self._daemon, self._writing = None, False
         life = daemon.life
         code = os.waitstatus_to_exitcode(status)
         if self._stopping is not None or life.asked:
@@ -365,13 +366,15 @@ class Supervision:
         if self._stopping is not None:
             return
         self._signals.block()
-        state = self._state(self._signals.come())
+        signals = self._signals.come()
         try:
-            replacing.exec_new_code(state, self._settings.arguments)
+            replacing.exec_new_code(self._state(signals), self._settings.arguments)
         except OSError as error:
             self._go_on(f"the new code cannot be started: {error.strerror}")
+        finally:
+            # however it failed: deaf to signals it would not see a daemon's end
             self._signals.unblock()
-            for number in state.signals:
+            for number in signals:
                 self._signal(number, now)
 
     def resume(self, state: replacing.State) -> None:

@@ -135,7 +135,7 @@ def exec_new_code(state: State, arguments: list[str]) -> None:
     """Go on as the code that is installed now; signals have to be blocked. It returns only by raising.
 
     :param arguments: those of ``distbal supervise``.
-    :raises OSError: it could not be done, and everything is as before.
+    :raises OSError: it could not be done, and everything is as before, as it is after any other error.
     """
     memory = memory_of(write(state))
     descriptors = [memory, *[descriptor for _, _, descriptor in state.held]]
@@ -145,7 +145,7 @@ def exec_new_code(state: State, arguments: list[str]) -> None:
             os.set_inheritable(descriptor, True)
         command = [*interpreter("distbal.keeper"), *arguments]
         os.execve(command[0], command, os.environ | {VARIABLE: str(memory)})  # noqa: S606  # no shell is wanted
-    except OSError:
+    except BaseException:
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
         os.close(memory)

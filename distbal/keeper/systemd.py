@@ -164,9 +164,13 @@ class Stored(NamedTuple):
 def memory_of(state: bytes) -> int:
     """A memfd with this in it, which can be read from its start."""
     memory = os.memfd_create("distbal-keeper", os.MFD_CLOEXEC)
-    with os.fdopen(os.dup(memory), "wb") as file:
-        file.write(state)
-    os.lseek(memory, 0, os.SEEK_SET)
+    try:
+        with os.fdopen(os.dup(memory), "wb") as file:
+            file.write(state)
+        os.lseek(memory, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(memory)
+        raise
     return memory
 
 
