@@ -88,7 +88,7 @@ class Daemon:
         return wire.from_keeper(bytes.fromhex(said["packet"])), descriptors
 
     def hello(self, began: str = "start", give: bool = True) -> tuple[dict[Key, int], wire.Keeper]:
-        """Let it say hello, and take what it is given: all of that, and who the keeper is. After an upgrade it serves at once."""
+        """Let it say hello, and take what it is given: all of it, and who the keeper is. After an upgrade it serves at once."""
         self.send(wire.hello("7.0", self.pid, began, give))
         given: dict[Key, int] = {}
         while True:
