@@ -211,6 +211,7 @@ class Evidence:
             or self.sent
             or self.received
             or self.connected
+            or self.connecting
             or self.failures
         )
 

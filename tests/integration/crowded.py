@@ -180,8 +180,8 @@ def crowded(
         if room is None:
             room = stack.enter_context(Room())
         relayed = stack.enter_context(Relayed(room))
-        # the daemon keeps 800 for its other ports, and a session takes four
-        number = min(clients, most // 2)
+        # the daemon keeps up to 800 for its other ports; there is a session for ten clients, which takes six descriptors
+        number = min(clients, (most - min(800, most // 4) - 60) // 2)
         half = number // 2
         slots = {"alpha": half // 2, "beta": half // 4, "gamma": half - half // 2 - half // 4}
         hosts = "".join(f"  - {{name: {name}, slots: {count}}}\n" for name, count in slots.items())

@@ -75,6 +75,11 @@ class Kept:
             int(port) for port in re.findall(rf"\b{kind} (\d+)", next(iter(re.findall(r"listening on [^\n]*", self.log)), ""))
         ]
 
+    @property
+    def lost(self) -> int:
+        """How many connections were lost in all kills, by the account of the daemons that came after."""
+        return sum(map(int, re.findall(r"(\d+) that had just come were lost", self.log)))
+
     def assert_alive(self) -> None:
         assert self.process.poll() is None, self.log[-3000:]
 

@@ -129,7 +129,8 @@ def listen(place: str) -> str:
 def settled(daemon: Daemon) -> dict[str, int]:
     """Its descriptors, less the pipes, once no client is left; pipes there are but a few."""
     daemon.await_counts(0, 0)
-    listeners = 3 + len(daemon.proxies)
+    # the reactor has a duplicate of each of the two that it serves
+    listeners = 3 + 2 + len(daemon.proxies)
     until(lambda: daemon.descriptors()["socket"] == listeners, "the end of its connections")
     kinds = dict(daemon.descriptors())
     # the reactor has two for itself

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import FrameType
 
 from distbal.proxy.pipes import KEPT
 from tests.soak.faults import Faults
@@ -128,7 +129,7 @@ class Soak:
         for job in jobs.done:
             if job.fate == WRONG:
                 self.wrong.append(f"job {job.number} by {job.way.name}: {job.words[:600]}")
-            elif job.fate == LOCAL and not faults.excuses(job.began, job.ended, carried=job.way.carried):
+            elif job.fate == LOCAL and not faults.excuses(job):
                 unexcused += 1
                 self.say(f"job {job.number} by {job.way.name} fell back, and its server was well: {job.words[:600]}")
         # a client that was accepted in the very turn of a kill is the one exception
@@ -152,6 +153,13 @@ def _wrap() -> Path:
     return ROOT / "build" / "distbal-wrap"
 
 
+def _interrupted(signum: int, frame: FrameType | None) -> None:
+    """The first time: what follows is the end of all that was started, which is not to be interrupted."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 where all was as it should be, 1 where not, 130 interrupted."""
     parser = argparse.ArgumentParser("python -m tests.soak", description="Real jobs and random faults, for minutes.")
@@ -164,8 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not _wrap().exists():
         sys.stderr.write("distbal-wrap is not built: make wrap\n")
         return 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     soak = Soak(args.minutes, args.seed)
     soak.say(f"seed {args.seed}, {args.minutes:g} minutes")
     try:
@@ -173,6 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; all that was started has been stopped\n")
         return 130
+    except AssertionError as error:
+        soak.wrong.append(str(error))
     for one in soak.wrong:
         soak.say(f"WRONG: {one}")
     soak.say("not all was as it should be" if soak.wrong else "all as it should be")

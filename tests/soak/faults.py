@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.integration.farm import Server, until
-from tests.soak.jobs import Jobs
+from tests.soak.jobs import Job, Jobs
 from tests.soak.scene import Scene
 from tests.soak.strangers import STRANGERS, visit
 
@@ -23,6 +24,9 @@ AWAY = 3.0
 SHORT_FREEZE, LONG_FREEZE = 1.5, 60.0
 #: seconds in which a new process listens at Twisted endpoints again
 ANEW = 5.0
+#: what takes a job's server from it, and what its connection to the daemon may not outlive
+SERVER = ("server killed", "server frozen", "server slow")
+DAEMON = ("upgrade", "daemon killed", "daemon frozen", "daemon hung")
 
 
 @dataclass
@@ -103,18 +107,23 @@ class Faults:
         for server in self._scene.servers:
             self._scene.ask("up", server.name)
 
-    def excuses(self, began: float, ended: float, *, carried: bool) -> bool:
-        """Whether a job of that time may have had to be compiled where its client is.
+    def excuses(self, job: Job) -> bool:
+        """Whether this job may have had to be compiled where its client is.
 
-        :param carried: False where its connection would not have outlived the daemon.
+        Something must have happened to its server while it ran, if it is known which one it had: distcc says so, but for the
+        proxy's jobs. A connection that does not outlive the daemon is excused by what happens to that, too.
         """
-        during = {"server killed": 0.0, "server frozen": 0.0, "server slow": 0.0}
-        if not carried:
-            during |= dict.fromkeys(("upgrade", "daemon killed", "daemon frozen", "daemon hung"), ANEW)
-        return any(
-            fault.kind in during and fault.began <= ended and began <= (fault.ended or ended) + during[fault.kind]
-            for fault in self.happened
-        )
+        names = re.findall(r"\b127\.0\.0\.1:(\d+)", job.words)
+        labels = {server.label for server in self._scene.servers if str(server.port) in names}
+        for fault in self.happened:
+            after = ANEW if fault.kind in DAEMON else 0.0
+            if fault.began > job.ended or job.began > (fault.ended or job.ended) + after:
+                continue
+            if fault.kind in SERVER and (not labels or fault.words in labels):
+                return True
+            if fault.kind in DAEMON and not job.way.carried:
+                return True
+        return False
 
     # -- the kinds
 
