@@ -57,6 +57,10 @@ class Acceptor:
             self._next.close()
         self._factory.doStop()  # type: ignore[no-untyped-call]
 
+    def pause(self, paused: bool) -> None:
+        """Let those who connect wait, or take them in again."""
+        (self._reactor.removeReader if paused else self._reactor.addReader)(self)
+
     def fileno(self) -> int:
         return self._sock.fileno()
 

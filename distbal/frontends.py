@@ -104,6 +104,11 @@ class Frontends:
                 return [f"the manhole keeps the keys that it had: {error}"]
         return []
 
+    @property
+    def conversations(self) -> int:
+        """Clients of 5657 and 5658 that are served now: each is done in a moment."""
+        return self.status.crowd + self.update.crowd
+
     def take_leave(self) -> list[Deferred[Any]]:
         """See those off who talk to us by the admin socket and over SSH: other code comes. They have gone when these fire."""
         leaving: list[Deferred[Any]] = [self._callers.take_leave()]

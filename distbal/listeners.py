@@ -56,6 +56,7 @@ class Opened:
         self._sock = sock
         self._is_served = False
         self._port: IListeningPort | None = None
+        self._acceptor: Acceptor | None = None
         if spec.at.kind == "tcp":
             if self._sock is None:
                 relay, deferred = _carries(spec)
@@ -96,11 +97,12 @@ class Opened:
         if sock is not None:
             self._is_served = True
         if sock is not None and sock.family == socket.AF_UNIX:
-            self._stop = Acceptor(reactor, sock, factory).stop
+            self._acceptor = Acceptor(reactor, sock, factory)
+            self._stop = self._acceptor.stop
             return succeed(None)
         if sock is not None:
             # the reactor works on a duplicate of its own; ours is there to be handed on
-            port = reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
+            self._port = port = reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
             self._stop = port.stopListening
             return succeed(None)
 
@@ -118,10 +120,12 @@ class Opened:
         return maybeDeferred(_listen, reactor, self.spec.at.description, factory).addCallbacks(listens, cannot)
 
     def pause(self, paused: bool) -> None:
-        """Let those who connect to a Twisted endpoint wait, or take them in again; of a socket of ours nothing changes."""
+        """Let those who connect wait, or take them in again; of one that the hot loop serves nothing changes."""
         port = self._port
         if isinstance(port, tcp.Port):
             (port.stopReading if paused else port.startReading)()
+        elif self._acceptor is not None:
+            self._acceptor.pause(paused)
 
     def close(self) -> Deferred[object]:
         """Listen no more. Connections that came by it stay."""

@@ -47,7 +47,7 @@ from distbal.ports import Replies, Terms
 from distbal.process import never_back, spare_the_collector, warn_of_little_room
 from distbal.proxy.port import Proxy
 from distbal.reporter import Reporter
-from distbal.saver import Kept
+from distbal.saver import Kept, Saver
 from distbal.scheduler import Scheduler
 from distbal.serving import Serving
 from distbal.spells import Spells
@@ -199,6 +199,7 @@ class BalancerService(Service):
             kept,
             self._notebook,
             text=lambda: self._text,
+            conversations=lambda: self._frontends.conversations,
             part=self._frontends.take_leave,
             resume=self._resume,
         )
@@ -443,6 +444,13 @@ class BalancerService(Service):
 
 def not_yet(signum: int, frame: FrameType | None) -> None:
     """Nothing is there yet, or any more, that could be reloaded or upgraded."""
+
+
+def composed(path: str, loaded: config.Loaded) -> BalancerService:
+    """A service that serves nobody, to see that it can be made: nothing is bound, locked or written (trial.py)."""
+    from twisted.internet import reactor
+
+    return BalancerService(reactor, path, loaded, [], Kept(Decisions(), Changes(), Saver()), room=1)
 
 
 def makeService(options: Options) -> BalancerService:

@@ -149,9 +149,17 @@ class Serving:
         return next((port for port in self._ports if port.words == came_by), None)
 
     def pause_endpoints(self, paused: bool) -> None:
-        """Take in nobody, for now, who comes by a Twisted endpoint: whoever connects waits."""
+        """Take in nobody, for now, who wants a slot by way of a Twisted endpoint: whoever connects waits."""
+        self._pause(paused, lends=True)
+
+    def pause_others(self, paused: bool) -> None:
+        """Take in nobody, for now, who wants no slot: whoever connects waits."""
+        self._pause(paused, lends=False)
+
+    def _pause(self, paused: bool, *, lends: bool) -> None:
         for opened in self.opened:
-            opened.pause(paused)
+            if opened.spec.lends is lends:
+                opened.pause(paused)
 
     @property
     def carried_by_transports(self) -> int:

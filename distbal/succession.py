@@ -35,6 +35,8 @@ from distbal.serving import Serving
 DRAIN_TIME = 300.0
 #: seconds between two looks at them
 LOOK = 0.1
+#: seconds that clients of 5657 and 5658 have: a little more than 5658 gives anybody for a line
+BRIEF_TIME = 5.5
 #: seconds, in which nobody is served, that the keeper has to take what it was not handed yet
 KEEPER_TIME = 0.3
 
@@ -47,6 +49,7 @@ class Succession:
     :param serving, monitors, kept: whose all of it is.
     :param noting: makes a notebook that writes by this, where those of these keys are there already.
     :param text: hosts.yaml as it was last taken in.
+    :param conversations: how many are served now who are done in a moment.
     :param part: lets everybody go whose connection carries no job and cannot be handed on; each fires when it has gone.
     :param resume: begins again what ``prepare_to_hand_over`` ended.
 
@@ -66,6 +69,7 @@ class Succession:
         noting: Callable[[Callable[[str, bytes], None], Iterable[str]], Notebook],
         *,
         text: Callable[[], str],
+        conversations: Callable[[], int],
         part: Callable[[], list[Deferred[Any]]],
         resume: Callable[[], None],
     ) -> None:
@@ -78,6 +82,7 @@ class Succession:
         self._noting = noting
         self._notebook: Notebook | None = None
         self._text = text
+        self._conversations = conversations
         self._part = part
         self._resume = resume
         #: closes what was made for the next image, where there is none
@@ -175,7 +180,15 @@ class Succession:
 
     def take_leave(self) -> Deferred[None]:
         """Let those go whose connections carry no job; fires when they have gone."""
-        return DeferredList(self._part()).addCallback(lambda _: None)
+        return Deferred.fromCoroutine(self._take_leave())
+
+    async def _take_leave(self) -> None:
+        self._serving.pause_others(True)
+        # a page of 5657 or a line of 5658 is done in a moment, and whoever has begun is not to be cut off
+        ends = self._reactor.seconds() + BRIEF_TIME
+        while self._conversations() and self._reactor.seconds() < ends:
+            await deferLater(self._reactor, LOOK / 10)
+        await DeferredList(self._part())
 
     def hand_over(self) -> tuple[dict[str, str], list[int]]:
         """Stop serving, and write everything down for the next image.
@@ -214,6 +227,7 @@ class Succession:
         if loop is not None:
             loop.go_on()
         self._serving.pause_endpoints(False)
+        self._serving.pause_others(False)
         self._resume()
 
     def leave(self) -> None:

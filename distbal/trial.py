@@ -60,9 +60,10 @@ def _try(path: str, slots: int, notes: int, words: Sequence[str]) -> None:
     from distbal import config, handover
     from distbal.ledger import Ledger
 
-    import_module("distbal.service")
+    service = import_module("distbal.service")
     _read_words(words)
-    settings = config.load(path).settings
+    loaded = config.load(path)
+    settings = loaded.settings
     kinds = {spec.kind for spec in settings.listen}
     for kind in kinds & _LISTENERS.keys():
         if kind == "manhole":
@@ -73,6 +74,7 @@ def _try(path: str, slots: int, notes: int, words: Sequence[str]) -> None:
         for module in _LISTENERS[kind]:
             import_module(module)
     handover.dry_run(settings, Ledger(slots, notes))
+    service.composed(path, loaded)
 
 
 def _read_words(words: Sequence[str]) -> None:

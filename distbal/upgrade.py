@@ -26,7 +26,7 @@ from distbal.logs import Logger
 from distbal.trying import Trying, Verdict
 
 #: seconds for what was decided to be on the disk, and for those to be gone who cannot be carried
-LONGEST_SAVE, LONGEST_LEAVE = 5.0, 6.0
+LONGEST_SAVE, LONGEST_LEAVE = 5.0, 8.0
 
 
 class HandsOver(Protocol):

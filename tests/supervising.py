@@ -88,12 +88,14 @@ class Daemon:
         return wire.from_keeper(bytes.fromhex(said["packet"])), descriptors
 
     def hello(self, began: str = "start", give: bool = True) -> tuple[dict[Key, int], wire.Keeper]:
-        """Let it say hello, and take what it is given: all of that, and who the keeper is."""
+        """Let it say hello, and take what it is given: all of it, and who the keeper is. After an upgrade it serves at once."""
         self.send(wire.hello("7.0", self.pid, began, give))
         given: dict[Key, int] = {}
         while True:
             said, descriptors = self.receive()
             if isinstance(said, wire.End):
+                if began == "upgrade":
+                    self.send(wire.ready("7.0", "serving nobody"))
                 return given, said.keeper
             assert isinstance(said, wire.Give)
             given.update(zip(said.keys, descriptors, strict=True))

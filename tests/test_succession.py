@@ -234,6 +234,26 @@ async def test_clients_of_endpoints_are_not_waited_for_for_ever(tmp_path: Path, 
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_line_that_has_begun_is_heard_and_nobody_else_is_taken_in(tmp_path: Path) -> None:
+    async with balancer(tmp_path, f"hosts: [alpha/1]\n{LISTEN}") as one:
+        says = await connect(one.port("update"))
+        says.transport.write(b"alpha do")
+        await until(lambda: one.service._frontends.conversations == 1, "a conversation")
+        came = fired(one.service.succession.take_leave())
+        late = await connect(one.port("status"))
+        await (await one.client()).hears(LINE)
+        assert (came, late.heard) == ([], b"")
+        says.transport.write(b"wn\n")
+        await until(lambda: bool(came), "the end of the conversation")
+        assert came == [None]
+        assert not one.service.leases.scheduler.hosts["alpha"].up
+        assert late.heard == b""
+        one.service.succession.go_on()
+        await late.ends()
+        assert b"alpha" in late.heard
+
+
+@pytest_twisted.ensureDeferred
 async def test_what_is_prepared_can_be_broken_off(tmp_path: Path) -> None:
     async with balancer(tmp_path, ENDPOINT) as one:
         await until(lambda: one.port("balance", 1) != 0, "the endpoint's port")

@@ -195,7 +195,7 @@ def test_neither_a_slow_disk_nor_somebody_who_does_not_read_holds_it_up() -> Non
         house.reactor.advance(LONGEST_LEAVE)
     assert lines.of("warn") == [
         "what was decided is not on the disk yet, after 5 s: the upgrade goes on",
-        "not everybody has gone who cannot be carried, after 6 s: the upgrade goes on",
+        "not everybody has gone who cannot be carried, after 8 s: the upgrade goes on",
     ]
     house.turn()
     assert house.steps == ALL

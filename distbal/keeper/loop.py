@@ -74,6 +74,7 @@ class Supervision:
         self._stopping: float | None = None  # when patience with a daemon that is to end ends
         self._leaving = False  # whether it is to leave all to the next, by way of systemd
         self._trial: replacing.Trial | None = None
+        self._upgraded = False  # the daemon has new code, and the keeper has yet to look for its own
         self._replace = False  # whether a trial said yes
         self._next_beat = 0.0  # of the watchdog
         self._woken = time.monotonic()
@@ -287,6 +288,10 @@ class Supervision:
             self._greet(daemon, said, now)
         elif isinstance(said, Ready):
             daemon.life = daemon.life._replace(ready=now)
+            if self._upgraded:
+                # not before: clients wait for the daemon, which needs the processor more
+                self._upgraded = False
+                self._try_new_code(now)
             self._past = self._past._replace(served=True)
             self._voice.tell(f"the daemon, distbal {said.version}: {said.status}")
             self._systemd.tell("READY=1", f"STATUS={said.status}", f"MAINPID={os.getpid()}", patience=systemd.PATIENCE)
@@ -302,8 +307,7 @@ class Supervision:
             daemon.channel.put_descriptors(self._holdings.keys())
             self._voice.tell(f"the daemon, distbal {said.version}, takes up {len(self._holdings)} descriptors")
         daemon.channel.put(keeperwire.end(self._news()))
-        if said.began == "upgrade":
-            self._try_new_code(now)
+        self._upgraded = said.began == "upgrade"
 
     def _news(self) -> Keeper:
         return Keeper(__version__, os.getpid(), self._past.restarts, self._past.last, self._past.since)

@@ -37,14 +37,22 @@ def write_file(directory: Path, text: str = "hosts: [alpha/4]\n") -> None:
 
 
 def look(directory: Path) -> dict[str, Any]:
-    """What it says of itself."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(PATIENCE)
-        sock.connect(str(directory / "s"))
-        with sock.makefile("rb") as heard:
-            found = json.loads(heard.read())
-            assert isinstance(found, dict)
-            return found
+    """What it says of itself. Whoever is accepted in the very turn before an exec may hear nothing, and asks again."""
+    heard = b""
+
+    def asked() -> bool:
+        nonlocal heard
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(PATIENCE)
+            sock.connect(str(directory / "s"))
+            with sock.makefile("rb") as file:
+                heard = file.read()
+        return bool(heard)
+
+    until(asked, "an answer")
+    found = json.loads(heard)
+    assert isinstance(found, dict)
+    return found
 
 
 @contextmanager
