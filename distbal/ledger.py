@@ -18,82 +18,81 @@ import math
 import mmap
 import os
 import struct
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
-#: of the layout below
-VERSION = 1
-_MAGIC = b"distbal\n"
-_HEAD = struct.Struct("<8sIIQ")
+from distbal.ledgerform import (
+    AT_ASKED,
+    AT_CONNECT,
+    AT_END,
+    AT_ERROR,
+    AT_FLAGS,
+    AT_GRANTED,
+    AT_HOST,
+    AT_TICKET,
+    CLIENT,
+    CONNECTING,
+    DOWN,
+    FREE,
+    HEAD,
+    HELD,
+    IN_USE,
+    LEASED,
+    MAGIC,
+    MOST_BYTES,
+    NAME,
+    NOTE,
+    PARTING,
+    PIPE,
+    QUIET,
+    RECORD,
+    RELAYING,
+    SESSION,
+    SLOT,
+    TOLD,
+    TURN,
+    VERSION,
+    WAITING,
+    Account,
+    LedgerError,
+    account_at,
+    check,
+    cut,
+    entries,
+    name_of,
+)
 
-#: kinds of records
-CLIENT, SESSION, PIPE, TURN = 1, 2, 3, 4
-#: states: of a client WAITING or LEASED, of a session any but LEASED, of the others IN_USE; 0 is a free slot
-FREE, WAITING, LEASED, QUIET, CONNECTING, RELAYING, PARTING, IN_USE = range(8)
-#: flags: the client was sent its grant; the keeper has the descriptor; of a pipe: it carries what the server says
-TOLD, HELD, DOWN = 1, 2, 4
+#: what users of a ledger need of its form
+__all__ = (
+    "CLIENT",
+    "CONNECTING",
+    "DOWN",
+    "FREE",
+    "HELD",
+    "IN_USE",
+    "LEASED",
+    "MOST_BYTES",
+    "PARTING",
+    "PIPE",
+    "QUIET",
+    "RELAYING",
+    "SESSION",
+    "SLOT",
+    "TOLD",
+    "TURN",
+    "VERSION",
+    "WAITING",
+    "Account",
+    "Ledger",
+    "LedgerError",
+)
 
-#: state, kind, peer's port, listener, host, flags, error, id, ticket, job, asked, granted, since, connect, address
-_RECORD = struct.Struct("<BBHIIHHQQQdddd56s")
-SLOT = _RECORD.size
 _TICKET_JOB = struct.Struct("<QQ")
 _TIMES = struct.Struct("<dddd")
 _NUMBER, _TIME, _NAME_NUMBER = struct.Struct("<Q"), struct.Struct("<d"), struct.Struct("<I")
-#: where a file's head has the length that is good
-_AT_END = 16
-#: where these begin in a record
-_AT_HOST, _AT_FLAGS, _AT_ERROR, _AT_TICKET, _AT_ASKED, _AT_GRANTED, _AT_CONNECT = 8, 12, 14, 24, 40, 48, 64
-#: an entry of the notes: the lengths of its key and its value, which follow
-_NOTE = struct.Struct("<II")
 #: slots that there is room for at first; bytes of notes alike
 _FIRST_SLOTS, _FIRST_NOTES = 1024, 1 << 16
 #: bytes of notes that nobody needs any more, beyond as many as are needed, before they are written anew
 _SLACK = 1 << 20
-#: a ledger larger than this is none: 16 million records, 2 GiB of notes
-MOST_BYTES = 1 << 31
-_NAME = "name/"
-#: numbers of names that are read
-_MOST_NAMES = 1 << 31
-#: bytes of an address
-_ADDRESS = 56
-
-
-class LedgerError(ValueError):
-    """What should be a ledger cannot be understood; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """One record.
-
-    :ivar offset: where it stands in the slots.
-    :ivar state, kind, flags: as above.
-    :ivar id: of a client its first ticket's; of a session, a pipe its own.
-    :ivar listener: what it came by, in the words of whoever entered it; ``host``: the name of the host that it was lent, or "".
-    :ivar address, peer_port: where it comes from, as in a request; of a turn: the key.
-    :ivar ticket: its number, 0 for none; of a pipe the session that has it, 0 for none; of a turn the turn.
-    :ivar job: as in a request; ``since``: the same, or None.
-    :ivar asked, granted: when.
-    :ivar connect: seconds that it took to connect; None where it is not connected yet.
-    :ivar error: the system's error that the way to the server broke with, or 0; of a pipe the bytes that it can hold, in KiB.
-    """
-
-    offset: int
-    state: int
-    kind: int
-    id: int
-    listener: str
-    address: str
-    peer_port: int
-    ticket: int
-    job: int
-    asked: float
-    granted: float
-    since: float | None
-    connect: float | None
-    host: str
-    flags: int
-    error: int
 
 
 class Ledger:
@@ -111,7 +110,7 @@ class Ledger:
         if slots < 0:
             slots = _new_file("slots", SLOT * (1 + _FIRST_SLOTS), SLOT)
         if notes < 0:
-            notes = _new_file("notes", _FIRST_NOTES, _HEAD.size)
+            notes = _new_file("notes", _FIRST_NOTES, HEAD.size)
         self.slots, self.notes = slots, notes
         try:
             self._slots, self._notes = _mapped(slots), _mapped(notes)
@@ -122,22 +121,22 @@ class Ledger:
             raise
 
     def _read(self) -> None:
-        _check(self._slots, SLOT)
-        self._end = _check(self._notes, _HEAD.size)
+        check(self._slots, SLOT)
+        self._end = check(self._notes, HEAD.size)
         self._free = [
             offset for offset in range(len(self._slots) // SLOT * SLOT - SLOT, 0, -SLOT) if self._slots[offset] == FREE
         ]
         #: where each key's entry is in the notes: (from, to)
         self._where: dict[str, tuple[int, int]] = {}
-        for key, start, _, end in _entries(self._notes, self._end):
+        for key, start, _, end in entries(self._notes, self._end):
             self._place(key, start, end)
         self._live = sum(end - start for start, end in self._where.values())
         self._names: dict[str, int] = {}
         #: the same the other way; a text may have two numbers
         self._texts: dict[int, str] = {0: ""}
         for key, value in self.read_notes().items():
-            if key.startswith(_NAME):
-                number, text = _name(key[len(_NAME) :], value)
+            if key.startswith(NAME):
+                number, text = name_of(key[len(NAME) :], value)
                 self._names[text], self._texts[number] = number, text
         self._last_name = max(self._texts)
 
@@ -171,7 +170,7 @@ class Ledger:
         """A new record; where it is."""
         offset = self._free.pop() if self._free else self._grow()
         memory = self._slots
-        _RECORD.pack_into(
+        RECORD.pack_into(
             memory,
             offset,
             FREE,
@@ -188,7 +187,7 @@ class Ledger:
             granted,
             math.nan if since is None else since,
             math.nan,
-            _cut(address),
+            cut(address),
         )
         memory[offset] = state
         return offset
@@ -205,9 +204,9 @@ class Ledger:
         number = self._names.get(host)
         if number is None:
             number = self.name(host)
-        _RECORD.pack_into(
+        RECORD.pack_into(
             *(memory, offset, FREE, CLIENT, peer_port, listener, number, 0, 0, ticket, ticket, 0, asked, granted),
-            *(math.nan, math.nan, _cut(address)),
+            *(math.nan, math.nan, cut(address)),
         )
         memory[offset] = LEASED if host else WAITING
         return offset
@@ -223,41 +222,41 @@ class Ledger:
 
     def mark(self, offset: int, flag: int) -> None:
         """A flag holds from now on."""
-        self._slots[offset + _AT_FLAGS] |= flag
+        self._slots[offset + AT_FLAGS] |= flag
 
     def asks(self, offset: int, ticket: int, job: int, asked: float, since: float | None) -> None:
         """It waits, with this ticket."""
         memory = self._slots
-        _TICKET_JOB.pack_into(memory, offset + _AT_TICKET, ticket, job)
-        _TIMES.pack_into(memory, offset + _AT_ASKED, asked, 0.0, math.nan if since is None else since, math.nan)
+        _TICKET_JOB.pack_into(memory, offset + AT_TICKET, ticket, job)
+        _TIMES.pack_into(memory, offset + AT_ASKED, asked, 0.0, math.nan if since is None else since, math.nan)
         memory[offset] = WAITING
 
     def grant(self, offset: int, host: str, granted: float, state: int = LEASED) -> None:
         """What it waited for is lent."""
         memory = self._slots
-        _NAME_NUMBER.pack_into(memory, offset + _AT_HOST, self.name(host))
-        memory[offset + _AT_ERROR : offset + _AT_ERROR + 2] = b"\0\0"
-        _TIME.pack_into(memory, offset + _AT_GRANTED, granted)
+        _NAME_NUMBER.pack_into(memory, offset + AT_HOST, self.name(host))
+        memory[offset + AT_ERROR : offset + AT_ERROR + 2] = b"\0\0"
+        _TIME.pack_into(memory, offset + AT_GRANTED, granted)
         memory[offset] = state
 
     def connected(self, offset: int, seconds: float) -> None:
         """A session's server is connected."""
-        _TIME.pack_into(self._slots, offset + _AT_CONNECT, seconds)
+        _TIME.pack_into(self._slots, offset + AT_CONNECT, seconds)
         self._slots[offset] = RELAYING
 
     def broke(self, offset: int, error: int) -> None:
         """The way to a session's server broke, with this error of the system's."""
-        self._slots[offset + _AT_ERROR : offset + _AT_ERROR + 2] = error.to_bytes(2, "little")
+        self._slots[offset + AT_ERROR : offset + AT_ERROR + 2] = error.to_bytes(2, "little")
 
     def own(self, offset: int, owner: int, flags: int = 0) -> None:
         """A pipe is this session's, 0: nobody's; ``flags``: DOWN or none. Of a turn: its number."""
         memory, number = self._slots, _NUMBER.pack(owner)
         # while it has an owner, it has the flags that go with that
         if owner:
-            memory[offset + _AT_FLAGS] = flags
-        memory[offset + _AT_TICKET : offset + _AT_TICKET + 8] = number
+            memory[offset + AT_FLAGS] = flags
+        memory[offset + AT_TICKET : offset + AT_TICKET + 8] = number
         if not owner:
-            memory[offset + _AT_FLAGS] = flags
+            memory[offset + AT_FLAGS] = flags
 
     def accounts(self, wrong: Callable[[str], None] | None = None) -> list[Account]:
         """All records that hold.
@@ -270,7 +269,7 @@ class Ledger:
         for offset in range(SLOT, len(memory) // SLOT * SLOT, SLOT):
             if memory[offset] != FREE:
                 try:
-                    found.append(_account(memory, offset, names))
+                    found.append(account_at(memory, offset, names))
                 except LedgerError as error:
                     if wrong is None:
                         raise
@@ -299,22 +298,22 @@ class Ledger:
                 return 0
             # taken before it is noted: whoever is told that the notes have moved may come here too
             number = self._last_name = self._last_name + 1
-            self.note(f"{_NAME}{number}", text.encode())
+            self.note(f"{NAME}{number}", text.encode())
             self._names[text], self._texts[number] = number, text
         return number
 
     def note(self, key: str, value: bytes) -> None:
         """This holds under a key from now on, in place of what did; b"": nothing does."""
         head = key.encode()
-        size = _NOTE.size + len(head) + len(value)
+        size = NOTE.size + len(head) + len(value)
         if self._end + size > len(self._notes):
             self._make_room(size)
         memory, start = self._notes, self._end
-        _NOTE.pack_into(memory, start, len(head), len(value))
-        middle, end = start + _NOTE.size + len(head), start + size
-        memory[start + _NOTE.size : middle] = head
+        NOTE.pack_into(memory, start, len(head), len(value))
+        middle, end = start + NOTE.size + len(head), start + size
+        memory[start + NOTE.size : middle] = head
         memory[middle:end] = value
-        memory[_AT_END : _AT_END + 8] = _NUMBER.pack(end)
+        memory[AT_END : AT_END + 8] = _NUMBER.pack(end)
         self._end = end
         before = self._where.get(key, (0, 0))
         self._place(key, start, end if value else start)
@@ -325,12 +324,12 @@ class Ledger:
         """All that holds, by its key, names included."""
         memory = self._notes
         return {
-            key: bytes(memory[start + _NOTE.size + len(key.encode()) : end])
+            key: bytes(memory[start + NOTE.size + len(key.encode()) : end])
             for key, (start, end) in sorted(self._where.items(), key=lambda item: item[1])
         }
 
     def _place(self, key: str, start: int, end: int) -> None:
-        if end - start > _NOTE.size + len(key.encode()):
+        if end - start > NOTE.size + len(key.encode()):
             self._where[key] = start, end
         else:
             self._where.pop(key, None)
@@ -351,23 +350,23 @@ class Ledger:
 
     def _write_anew(self, size: int) -> None:
         room = _FIRST_NOTES
-        while room < 2 * (_HEAD.size + self._live + size):
+        while room < 2 * (HEAD.size + self._live + size):
             room *= 2
         if room > MOST_BYTES:
             raise MemoryError("there is no room for more notes")
-        descriptor = _new_file("notes", room, _HEAD.size)
+        descriptor = _new_file("notes", room, HEAD.size)
         try:
             new = _mapped(descriptor)
         except OSError:
             os.close(descriptor)
             raise
-        old, end = self._notes, _HEAD.size
+        old, end = self._notes, HEAD.size
         where: dict[str, tuple[int, int]] = {}
         for key, (start, stop) in sorted(self._where.items(), key=lambda item: item[1]):
             new[end : end + stop - start] = old[start:stop]
             where[key] = end, end + stop - start
             end += stop - start
-        new[_AT_END : _AT_END + 8] = _NUMBER.pack(end)
+        new[AT_END : AT_END + 8] = _NUMBER.pack(end)
         gone = self.notes
         self.notes, self._notes, self._where, self._end = descriptor, new, where, end
         old.close()
@@ -380,7 +379,7 @@ def _new_file(name: str, size: int, begins: int) -> int:
     descriptor = os.memfd_create(f"distbal-{name}", os.MFD_CLOEXEC)
     try:
         os.ftruncate(descriptor, size)
-        os.pwrite(descriptor, _HEAD.pack(_MAGIC, VERSION, begins, begins), 0)
+        os.pwrite(descriptor, HEAD.pack(MAGIC, VERSION, begins, begins), 0)
     except OSError:
         os.close(descriptor)
         raise
@@ -389,89 +388,6 @@ def _new_file(name: str, size: int, begins: int) -> int:
 
 def _mapped(descriptor: int) -> mmap.mmap:
     size = os.fstat(descriptor).st_size
-    if not _HEAD.size <= size <= MOST_BYTES:
+    if not HEAD.size <= size <= MOST_BYTES:
         raise LedgerError(f"a ledger's file has {size} bytes")
     return mmap.mmap(descriptor, size)
-
-
-def _check(memory: mmap.mmap, begins: int) -> int:
-    """Where the notes end, of a file that is one of ours."""
-    magic, version, start, end = _HEAD.unpack_from(memory)
-    if magic != _MAGIC:
-        raise LedgerError("it is no ledger of distbal's")
-    if version != VERSION:
-        raise LedgerError(f"its layout has version {version}, and this distbal knows {VERSION}")
-    if start != begins or not begins <= end <= len(memory):
-        raise LedgerError("its head is damaged")
-    return int(end)
-
-
-def _entries(memory: mmap.mmap, end: int) -> Iterator[tuple[str, int, int, int]]:
-    """Each entry of the notes, as (key, where it begins, where its value does, where it ends)."""
-    start = _HEAD.size
-    while start < end:
-        if start + _NOTE.size > end:
-            raise LedgerError("a note is cut off")
-        key_size, value_size = _NOTE.unpack_from(memory, start)
-        middle = start + _NOTE.size + key_size
-        if middle + value_size > end:
-            raise LedgerError("a note is cut off")
-        try:
-            key = memory[start + _NOTE.size : middle].decode()
-        except UnicodeDecodeError as error:
-            raise LedgerError("a note's key is no text") from error
-        yield key, start, middle, middle + value_size
-        start = middle + value_size
-
-
-def _name(number: str, text: bytes) -> tuple[int, str]:
-    """A note that is a name's."""
-    if not (number.isascii() and number.isdecimal() and len(number) < 12 and 0 < int(number) <= _MOST_NAMES):
-        raise LedgerError(f"a name has the number {number[:40]!r}")
-    try:
-        return int(number), text.decode()
-    except UnicodeDecodeError as error:
-        raise LedgerError("a name is no text") from error
-
-
-def _cut(address: str) -> bytes:
-    """As much of it as there is room for, in whole characters."""
-    data = address.encode()
-    return data if len(data) <= _ADDRESS else data[:_ADDRESS].decode(errors="ignore").encode()
-
-
-def _account(memory: mmap.mmap, offset: int, names: dict[int, str]) -> Account:
-    record = _RECORD.unpack_from(memory, offset)
-    state, kind, peer_port, listener, host, flags, error, ident, ticket, job = record[:10]
-    asked, granted, since, connect, address = record[10:]
-    if state > IN_USE or kind not in (CLIENT, SESSION, PIPE, TURN):
-        raise LedgerError(f"an account has state {state} and kind {kind}")
-    try:
-        return Account(
-            offset,
-            state,
-            kind,
-            ident,
-            names[listener],
-            address.rstrip(b"\0").decode(),
-            peer_port,
-            ticket,
-            job,
-            _finite(asked),
-            _finite(granted),
-            None if math.isnan(since) else _finite(since),
-            None if math.isnan(connect) else _finite(connect),
-            names[host],
-            flags,
-            error,
-        )
-    except KeyError as unknown:
-        raise LedgerError(f"an account has the name {unknown}, which is not noted") from unknown
-    except UnicodeDecodeError as no_text:
-        raise LedgerError("an account's address is no text") from no_text
-
-
-def _finite(number: float) -> float:
-    if not math.isfinite(number):
-        raise LedgerError(f"an account has the time {number}")
-    return number
