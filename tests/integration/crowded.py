@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -167,13 +167,20 @@ class Scene:
 
 @contextmanager
 def crowded(
-    directory: Path, *, supervised: bool, clients: int = CLIENTS, seed: int = 1, room: Room | None = None
+    directory: Path,
+    *,
+    supervised: bool,
+    clients: int = CLIENTS,
+    seed: int = 1,
+    room: Room | None = None,
+    run: Callable[[Path, str], AbstractContextManager[Kept]] | None = None,
 ) -> Iterator[Scene]:
     """A daemon that is full, while the block runs.
 
     :param supervised: whether it has a keeper.
     :param clients: how many, where the process may have as many descriptors as that takes.
     :param room: where its clients live, if not in one of their own.
+    :param run: runs it, with this directory and hosts.yaml, if somebody else is to.
     """
     with ExitStack() as stack:
         most = stack.enter_context(many_descriptors())
@@ -186,7 +193,7 @@ def crowded(
         slots = {"alpha": half // 2, "beta": half // 4, "gamma": half - half // 2 - half // 4}
         hosts = "".join(f"  - {{name: {name}, slots: {count}}}\n" for name, count in slots.items())
         text = f"hosts:\n{hosts}{relayed.lines}{LISTEN % relayed.LISTEN}"
-        with kept(directory, text, supervised=supervised) as daemon:
+        with run(directory, text) if run else kept(directory, text, supervised=supervised) as daemon:
             relayed.serve(daemon.ports("proxy"))
             with Crowd(room, ("127.0.0.1", daemon.ports("balance")[0]), slots) as crowd:
                 reports = Reports(room, daemon.admin)

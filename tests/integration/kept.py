@@ -38,7 +38,7 @@ class Kept:
 
     directory: Path
     supervised: bool
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | subprocess.Popen[str]
     environment: dict[str, str] = field(repr=False, default_factory=dict)
     dies: bool = False
 
@@ -60,10 +60,15 @@ class Kept:
             return self.process.pid
         return next(iter(self._children()), 0)
 
+    @property
+    def keeper(self) -> int:
+        """The keeper's process; 0 while there is none."""
+        return self.process.pid
+
     def _children(self) -> list[int]:
         """The keeper's children that run this program, zombies not counted."""
         found = []
-        for pid in children_of(self.process.pid):
+        for pid in children_of(self.keeper):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 if b"distbal" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     found.append(pid)
@@ -173,6 +178,12 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def descendants(pid: int) -> list[int]:
+    """Those, and theirs, and so on."""
+    found = children_of(pid)
+    return found + [grandchild for child in found for grandchild in descendants(child)]
+
+
 def descriptors(pid: int) -> Counter[str]:
     """How many a process has open of each kind: ``socket``, ``pipe`` (two a pipe), ``anon_inode`` ..."""
     kinds: Counter[str] = Counter()
@@ -189,6 +200,17 @@ def memory(pid: int) -> int:
     return int(found[1])
 
 
+def installed(directory: Path) -> dict[str, str]:
+    """Put this checkout's code into the directory, where it can be replaced; the environment that runs it from there."""
+    code = directory / "code"
+    (code / "twisted" / "plugins").mkdir(parents=True)
+    shutil.copy2(ROOT / "twisted" / "plugins" / "distbal_plugin.py", code / "twisted" / "plugins")
+    (code / "distbal").symlink_to(ROOT / "distbal")
+    # what is measured of code that is replaced and killed could not be put together
+    environment = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("COV")}
+    return environment | {"PYTHONPATH": str(code)}
+
+
 @contextlib.contextmanager
 def kept(directory: Path, text: str, *, supervised: bool = True, patience: float = 30) -> Iterator[Kept]:
     """A daemon with this file, serving, while the block runs; with a keeper, or without.
@@ -196,13 +218,7 @@ def kept(directory: Path, text: str, *, supervised: bool = True, patience: float
     :param text: hosts.yaml; it needs a ``listen: {`` and gets an admin socket.
     :param patience: the keeper's, with a daemon that is silent.
     """
-    code = directory / "code"
-    (code / "twisted" / "plugins").mkdir(parents=True)
-    shutil.copy2(ROOT / "twisted" / "plugins" / "distbal_plugin.py", code / "twisted" / "plugins")
-    (code / "distbal").symlink_to(ROOT / "distbal")
-    # what is measured of code that is replaced and killed could not be put together
-    environment = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("COV")}
-    environment["PYTHONPATH"] = str(code)
+    environment = installed(directory)
     command = (
         [PYTHON, "-m", "distbal", "supervise", "-c", "hosts.yaml", "--patience", str(patience)]
         if supervised
@@ -228,14 +244,9 @@ def kept(directory: Path, text: str, *, supervised: bool = True, patience: float
 
 def _end(one: Kept) -> None:
     """The keeper ends its daemon; where it did not, that is ended too, and whatever it left behind."""
-    left = _descendants(one.process.pid)
+    left = descendants(one.process.pid)
     stop(one.process)
     for pid in left:
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
             if b"distbal" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)
-
-
-def _descendants(pid: int) -> list[int]:
-    found = children_of(pid)
-    return found + [grandchild for child in found for grandchild in _descendants(child)]
