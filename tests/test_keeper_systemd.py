@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import array
 import os
+import select
 import signal
 import socket
+import stat
 import sys
+import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +70,22 @@ class Played:
         while line not in (lines := self.hears()):
             pass
         return lines
+
+    def is_busy(self) -> None:
+        """Let so much be said that nothing more can be, as long as nothing of it is read."""
+        said = Systemd(self.environment)
+        while said.tell("STATUS=busy"):
+            pass
+
+    def taken_out(self) -> None:
+        """Wait until nothing is in the queues of the sockets that are stored."""
+        for descriptor in self.stored:
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                with socket.socket(fileno=os.dup(descriptor)) as sock:
+                    deadline = time.monotonic() + LONG
+                    while select.select([sock], [], [], 0)[0]:
+                        assert time.monotonic() < deadline
+                        time.sleep(0.001)
 
     def forget(self) -> None:
         """Keep nothing any more."""
@@ -156,6 +175,32 @@ def test_a_restart_of_the_unit_keeps_everything(tmp_path: Path, systemd: Played,
             daemon.end(1)
             assert len(inodes(keeper.daemon().serve())) == 1003
             keeper.process.terminate()
+
+
+def test_a_restart_at_any_moment_of_the_start_keeps_everything(tmp_path: Path, systemd: Played) -> None:
+    """What is stored is taken out of the store, and the signal comes before anything else has been done."""
+    systemd.environment |= {"FDSTORE": "64"}
+    with connections(10) as (_, served):
+        things: dict[wire.Key, int] = {(number, Role.CLIENT): sock.fileno() for number, sock in enumerate(served)}
+        with supervised(tmp_path, env=systemd.environment) as keeper:
+            daemon = keeper.daemon()
+            daemon.serve()
+            daemon.hold(things)
+            keeper.process.terminate()
+            assert isinstance(daemon.receive()[0], wire.Leave)
+            daemon.end(0)
+            systemd.until("BARRIER=1")
+        systemd.is_busy()
+        with systemd.restarted(tmp_path) as keeper:
+            systemd.taken_out()
+            keeper.process.terminate()
+            systemd.forget()
+            systemd.until("BARRIER=1")
+            assert keeper.wait() == 0
+        with systemd.restarted(tmp_path) as keeper:
+            systemd.forget()
+            given = keeper.daemon().serve()
+            assert inodes(given) == {key: os.fstat(descriptor).st_ino for key, descriptor in things.items()}
 
 
 def test_a_daemon_that_does_not_leave_is_killed_and_one_that_does_not_serve_at_once(tmp_path: Path, systemd: Played) -> None:

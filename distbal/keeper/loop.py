@@ -391,7 +391,9 @@ class Supervision:
         self._voice.say(f"the keeper goes on as distbal {__version__}, and holds {len(self._holdings)} descriptors")
 
     def take_up(self) -> None:
-        """Take up what systemd has kept for this unit, if it did."""
+        """Take up what systemd has kept for this unit, if it did; signals are blocked until :meth:`run`."""
+        # one that ended this process now would end with it what is in no store any more
+        self._signals.block()
         stored = self._systemd.take_up()
         if stored is None:
             return
