@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from distbal import keeperwire as wire
+from distbal.keeper.past import A_WHILE
 from distbal.keeper.systemd import Systemd, memory_of
 from distbal.keeperwire import Role
 from tests.supervising import LONG, Supervised, connections, inodes, supervised
@@ -201,6 +202,35 @@ def test_a_restart_at_any_moment_of_the_start_keeps_everything(tmp_path: Path, s
             systemd.forget()
             given = keeper.daemon().serve()
             assert inodes(given) == {key: os.fstat(descriptor).st_ino for key, descriptor in things.items()}
+
+
+def test_failures_before_one_that_served_do_not_count(tmp_path: Path, systemd: Played) -> None:
+    """Also where that one did not end by a crash: it left for a restart of the unit, or was upgraded."""
+    systemd.environment |= {"FDSTORE": "64"}
+    with connections(1) as (_, served):
+        with supervised(tmp_path, env=systemd.environment) as keeper:
+            daemon = keeper.daemon()
+            daemon.serve()
+            daemon.hold({(1, Role.CLIENT): served[0].fileno()})
+            daemon.kill()
+            assert "a new one starts at once" in keeper.lines.until("was killed by SIGKILL")
+            daemon = keeper.daemon()
+            inodes(daemon.serve())
+            time.sleep(2 * A_WHILE)
+            keeper.process.terminate()
+            assert isinstance(daemon.receive()[0], wire.Leave)
+            daemon.end(0)
+            systemd.until("BARRIER=1")
+        with systemd.restarted(tmp_path) as keeper:
+            systemd.forget()
+            keeper.daemon().kill()
+            assert "a new one starts at once" in keeper.lines.until("was killed by SIGKILL")
+            daemon = keeper.daemon()
+            inodes(daemon.serve())
+            time.sleep(2 * A_WHILE)
+            daemon.hello("upgrade", give=False)
+            daemon.kill()
+            assert "a new one starts at once" in keeper.lines.until("was killed by SIGKILL")
 
 
 def test_a_daemon_that_does_not_leave_is_killed_and_one_that_does_not_serve_at_once(tmp_path: Path, systemd: Played) -> None:

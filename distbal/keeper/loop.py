@@ -205,6 +205,7 @@ class Supervision:
         life = daemon.life
         code = os.waitstatus_to_exitcode(status)
         if self._stopping is not None or life.asked:
+            self._past = self._past.forgetting(life, now)
             self._end(0)
         elif code >= 0 and self._past.hopeless(life):
             self._voice.say(f"the daemon {ended(status)} before it served: there is nothing to supervise")
@@ -299,6 +300,7 @@ class Supervision:
             daemon.life = daemon.life._replace(asked=True)
 
     def _greet(self, daemon: Daemon, said: Hello, now: float) -> None:
+        self._past = self._past.forgetting(daemon.life, now)
         given = said.give and len(self._holdings) > 0
         daemon.life = Life(daemon.life.pid, now, now, given=given, killing=daemon.life.killing, silent=daemon.life.silent)
         daemon.channel.drop_queue()

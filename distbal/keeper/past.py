@@ -38,6 +38,10 @@ class Past(NamedTuple):
     failures: int = 0
     futile: int = 0
 
+    def forgetting(self, life: Life, now: float) -> Past:
+        """The same, but that failures before one that has served for a while do not count any more."""
+        return self._replace(failures=0, futile=0) if life.served(now) >= A_WHILE else self
+
     def after(self, life: Life, status: int, now: float) -> tuple[Past, str, float]:
         """What is known when one has ended that was not asked to.
 
@@ -49,10 +53,9 @@ class Past(NamedTuple):
         :returns: that, how it ended as the end of a sentence, and the pause in seconds.
         """
         how = f"gave no sign of life for {life.silent:.0f} s, and was killed" if life.silent else ended(status)
-        failures, futile = self.failures, self.futile
-        if life.served(now) >= A_WHILE:
-            failures = futile = 0
-        elif life.given and (life.silent or not _killed(status)):
+        before = self.forgetting(life, now)
+        failures, futile = before.failures, before.futile
+        if life.served(now) < A_WHILE and life.given and (life.silent or not _killed(status)):
             futile += 1
         past = self._replace(
             restarts=self.restarts + 1,
