@@ -22,9 +22,11 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces with a sys
 #: what the unit says of the keeper, and what is forbidden to it; the rest of the sandbox systemd --user cannot make
 KEPT = re.compile(
     r"^(\[.*|(Type|NotifyAccess|WatchdogSec|KillMode|TimeoutStopSec|FileDescriptorStoreMax|Environment|OOMPolicy|Restart\w*"
-    r"|StartLimit\w*|ExecReload|NoNewPrivileges|LockPersonality|MemoryDenyWriteExecute|SystemCall\w+|UMask)=.*)$",
+    r"|RuntimeDirectory\w*|StartLimit\w*|ExecReload|NoNewPrivileges|LockPersonality|MemoryDenyWriteExecute|SystemCall\w+|UMask)=.*)$",
     re.MULTILINE,
 )
+#: where the unit's RuntimeDirectory= is, within
+RUNTIME = "/run/user/0/distbal"
 #: Runs systemd and then commands, each of a line, after whose output comes a line with its status.
 #: A systemd does more than it is asked to (it cleans /tmp, for one). So before it starts nothing can be written to but this
 #: test's own directory; it finds no unit but the test's; and it has control groups below one of its own.

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from tests.integration.crowded import Scene, crowded
-from tests.integration.kept import Kept, descendants, installed, write
+from tests.integration.kept import Kept, admin_socket, children_of, descendants, installed, write
 from tests.support import need
-from tests.systemds import RealSystemd, needs_root, systemd, unit
+from tests.systemds import RUNTIME, RealSystemd, needs_root, systemd, unit
 
 pytestmark = [pytest.mark.programs, needs_root]
 
+#: where it is by default too
+ADMIN = f"{RUNTIME}/admin.sock"
 #: clients of 5656; a session for ten of them
 CLIENTS = 400
 
@@ -29,6 +31,12 @@ class Unit(Kept):
     """A daemon whose keeper systemd runs."""
 
     real: RealSystemd = field(kw_only=True)
+
+    @property
+    def admin(self) -> str:
+        """The path of the admin socket, as it is outside of systemd's namespace."""
+        within = children_of(self.process.pid)[0]
+        return f"/proc/{within}/root{ADMIN}"
 
     @property
     def keeper(self) -> int:
@@ -63,6 +71,8 @@ def under_systemd(**others: str) -> Callable[[Path, str], Any]:
     def run(directory: Path, text: str) -> Iterator[Unit]:
         environment = installed(directory)
         write(directory, text)
+        file = directory / "hosts.yaml"
+        file.write_text(file.read_text().replace(str(admin_socket(directory)), ADMIN))
         log = directory / "log"
         log.touch()
         with systemd(directory) as real:
