@@ -193,7 +193,8 @@ class Left:
         The others are closed, so that their places can be listened on in another way.
         """
         found: dict[int, socket.socket] = {}
-        wanted = dict(enumerate(specs))
+        # one whose file is gone is found by nobody any more
+        wanted = {place: spec for place, spec in enumerate(specs) if not _has_lost_its_file(spec)}
         # what is the same in everything comes before what lends another pool now
         for depth in (7, 3):
             for place, spec in wanted.items():
@@ -260,6 +261,10 @@ def _carries(spec: Listener) -> tuple[bool, bool]:
 
 def _mode(spec: Listener) -> int:
     return listening.CLIENTS_MODE if spec.kind in FOR_ALL else listening.ADMIN_MODE
+
+
+def _has_lost_its_file(spec: Listener) -> bool:
+    return spec.at.kind == "unix" and _stat(spec.at.path) is None
 
 
 def _stat(path: str) -> os.stat_result | None:

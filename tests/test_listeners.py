@@ -18,7 +18,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import capturedLogs, formatEvent
 
 from distbal.errors import ListenError
-from distbal.listeners import Opened, open_all, sort_out
+from distbal.listeners import Left, Opened, open_all, sort_out, words
 from distbal.listenspec import Listener, parse
 from distbal.loop import HotLoop
 from tests.peers import Peer, with_ipv6
@@ -310,3 +310,21 @@ def test_what_a_changed_file_means(wanted: list[Listener], expected: Names) -> N
     keep, close, new = sort_out(opened, wanted)
     assert ([str(one.spec.at) for one in keep], [str(one.spec.at) for one in close], [str(spec.at) for spec in new]) == expected
     assert all(one in opened for one in keep + close)
+
+
+def test_one_that_was_left_and_whose_file_is_gone_is_made_anew(tmp_path: Path) -> None:
+    """Nobody could find it any more: its directory went with the process before, say."""
+    specs = [Listener("balance", parse(f"unix:{tmp_path / name}")) for name in ("one", "other")]
+    before = open_all(specs)
+    left = Left([(words(one.spec), socket.socket(fileno=os.dup(one.descriptor))) for one in before])
+    (tmp_path / "one").unlink()
+    now = open_all(specs, left)
+    inodes = [[os.fstat(one.descriptor).st_ino for one in opened] for opened in (before, now)]
+    assert inodes[0][0] != inodes[1][0]
+    assert inodes[0][1] == inodes[1][1]
+    for name, one in zip(("one", "other"), now, strict=True):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / name))
+        one.close()
+    for one in before:
+        one.close()
