@@ -238,7 +238,7 @@ class Succession:
                 self._notebook.write_all()
             # what it has not taken by then is lost: it waits for us longer than that
             keeping.flushed(PATIENCE)
-        self.log.info("distbal leaves, and all goes on in the next process")
+        self.log.info("distbal leaves: where this is a restart, all goes on in the next process")
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()

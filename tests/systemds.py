@@ -21,7 +21,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces with a sys
 
 #: what the unit says of the keeper, and what is forbidden to it; the rest of the sandbox systemd --user cannot make
 KEPT = re.compile(
-    r"^(\[.*|(Type|NotifyAccess|WatchdogSec|KillMode|TimeoutStopSec|FileDescriptorStoreMax|Environment|OOMPolicy|Restart\w*"
+    r"^(\[.*|(Type|NotifyAccess|WatchdogSec|KillMode|TimeoutStopSec|FileDescriptorStoreMax|Environment|OOMPolicy|Rest\w+"
     r"|RuntimeDirectory\w*|StartLimit\w*|ExecReload|NoNewPrivileges|LockPersonality|MemoryDenyWriteExecute|SystemCall\w+|UMask)=.*)$",
     re.MULTILINE,
 )

@@ -253,7 +253,7 @@ class Supervision:
         if self._leaving and number:
             try:
                 stored = self._systemd.store(self._holdings, replacing.write(self._state([])))
-                self._voice.say(f"systemd keeps {stored} descriptors for the next start")
+                self._voice.say(f"systemd has {stored} descriptors, for a restart")
                 if stored < number:
                     self._voice.say(f"{number - stored} descriptors are more than may be under way (unix(7)): they are dropped")
             except OSError as error:

@@ -203,11 +203,18 @@ def test_a_keeper_that_is_killed_and_the_stop(tmp_path: Path) -> None:
 
 
 def test_a_keeper_that_stands_still(tmp_path: Path) -> None:
-    """Systemd kills it, and starts the unit anew; until then its daemon serves."""
+    """Systemd kills it, and starts the unit anew, with nothing; until then its daemon serves."""
     result = tmp_path / "result"
     note = f"/bin/sh -c 'echo $SERVICE_RESULT >>{result}'"
     with unit_of(tmp_path, WatchdogSec="3", RestartSec="100ms", ExecStopPost=note) as (scene, one):
         before = one.state
+        # one that lives says so, also when it has become another
+        with one.asking("upgrade") as command:
+            scene.meanwhile(lambda: "the keeper goes on as" in one.log, "the upgrade")
+            assert command.wait() == 0
+        scene.room.spend(4)
+        assert one.state == before
+        scene.agree()
         os.kill(one.keeper, signal.SIGSTOP)
         scene.crowd.leave(scene.crowd.served[:1])
         scene.room.until(lambda: len(scene.crowd.served) == scene.number // 2, "the next that waits")
