@@ -104,10 +104,12 @@ class Gate:
 
     def passes(self, event: LogEvent) -> bool:
         """Whether it is to be logged: not so where Twisted caught a bug that is known. Asked by each outlet, decided once."""
-        if "log_failure" not in event or MARK in event:
+        # Twisted before 23.8 tells of what it caught by its older log
+        failure = event.get("log_failure") or event.get("failure")
+        if failure is None or MARK in event:
             return True
         if _NEWS not in event:
-            event[_NEWS] = bugs.note("reactor", self.log, event["log_failure"])
+            event[_NEWS] = bugs.note("reactor", self.log, failure)
         return bool(event[_NEWS])
 
     @property

@@ -57,7 +57,7 @@ def test_upgrade(tmp_path: Path, supervised: bool) -> None:
 BAD_CODE = {
     "cannot be read": {"service": "\ndef def\n"},
     "fails when it is loaded": {"scheduler": "\nraise RuntimeError('a planted error')\n"},
-    "does not understand the accounts": {"ledger": "\nVERSION = 77\n"},
+    "does not understand the accounts": {"ledgerform": "\nVERSION = 77\n"},
 }
 
 
