@@ -56,8 +56,9 @@ class CarriedHost:
 
     :ivar spec: with the number of slots that held then.
     :ivar position: its place in the file that there was.
-    :ivar admin: what a person had decided, and ``decided`` why: for a host that the file does not name any more. What is
-        decided about the others is kept elsewhere (state.py).
+    :ivar admin: what a person had decided, and ``decided`` why. Of hosts that the file names this is kept elsewhere too
+        (state.py), and what stands there has the last word.
+    :ivar removed: the file did not name it any more, and it had leases.
     :ivar verdicts: in the order in which their sources first spoke.
     :ivar leases: how many of its slots were lent; ``granted``: how many ever were; ``held``: seconds that those lasted which
         had ended.
@@ -67,6 +68,7 @@ class CarriedHost:
     position: int = 0
     admin: AdminState = AdminState.READY
     decided: str = ""
+    removed: bool = False
     verdicts: tuple[Verdict, ...] = ()
     account: Account = field(default_factory=Account)
     leases: int = 0
@@ -112,6 +114,7 @@ def host_note(host: Host) -> dict[str, Any]:
         "position": host.position,
         "admin": host.admin.value,
         "decided": kept(host.decided),
+        "removed": host.removed,
         "verdicts": [_verdict_note(verdict) for verdict in host.health.verdicts],
         "leases": host.leases,
         "granted": host.granted,
@@ -160,6 +163,8 @@ def read_host(values: object) -> CarriedHost:
         position=fields.whole("position"),
         admin=state,
         decided=fields.text("decided"),
+        # what earlier versions wrote does not say it
+        removed=fields.truth("removed"),
         verdicts=tuple(_verdict(one, fields.at("verdicts"), MOST_THEN) for one in fields.each("verdicts", MOST_SOURCES)),
         account=_account(fields.fields("evidence")),
         leases=fields.whole("leases"),

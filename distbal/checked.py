@@ -6,11 +6,14 @@ default; but a value that is there is what it has to be, or :class:`Wrong` says 
 
 from __future__ import annotations
 
+import json
 import reprlib
 from math import isfinite
 
 #: no count, time or number of a thing is beyond it: a microsecond's count since 1970 has room, and so has a 64-bit number
 MOST = (1 << 63) - 1
+#: bytes of JSON that are read at once
+MOST_BYTES = 64 << 20
 #: characters of one text
 MOST_CHARS = 4000
 #: characters of a value in a sentence about it
@@ -114,6 +117,16 @@ class Fields:
         """A mapping in it; an empty one where it is missing."""
         value = self._values.get(key)
         return Fields({} if value is None else value, self.at(key))
+
+
+def values(data: bytes) -> object:
+    """What JSON says; ValueError where it is none, or too much of it."""
+    if len(data) > MOST_BYTES:
+        raise Wrong(f"it has {len(data)} bytes, and {MOST_BYTES} at most are read")
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise Wrong("it is nested too deeply") from None
 
 
 def text(value: object, where: str) -> str:

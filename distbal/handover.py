@@ -14,11 +14,11 @@ import socket
 import time
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-from distbal import ledger, overlay, takeup
+from distbal import ledger, takeup
 from distbal.carried import CarriedTicket
 from distbal.closing import shut_and_close
-from distbal.config import Settings
 from distbal.errors import DistbalError
 from distbal.hosts import DEFAULT_POOL
 from distbal.inheritance import Inheritance
@@ -39,6 +39,9 @@ from distbal.requests import Request, Ticket
 from distbal.scheduler import Scheduler
 from distbal.serving import LISTENER_NOTE, Serving
 from distbal.takeup import Carried
+
+if TYPE_CHECKING:
+    from distbal.config import Settings
 
 #: digits of a number of 64 bits
 _DIGITS = 20
@@ -232,13 +235,15 @@ class TakingUp:
 
     :param left: with a ledger, ``book``.
     :param notes: those of the ledger.
+    :param anew: sources whose verdicts are known already, or are not any more: what is noted of them is passed over.
     """
 
-    def __init__(self, left: Inheritance, book: Ledger, notes: Notes, serving: Serving) -> None:
+    def __init__(self, left: Inheritance, book: Ledger, notes: Notes, serving: Serving, anew: Collection[str] = ()) -> None:
         self._left = left
         self._notes = notes
         self._book = book
         self._serving = serving
+        self._anew = anew
         self.came = TakenUp()
         self._tickets: list[tuple[CarriedTicket, object]] = []
         self._clients: list[tuple[Account, HotClient]] = []
@@ -253,8 +258,7 @@ class TakingUp:
         notes = self._notes
         sessions = self._sessions(accounts)
         leases = self._serving.leases
-        # what a person decided is kept elsewhere, and told already
-        taken = leases.take_up(Carried(self._tickets, notes.hosts, notes.totals, turns), anew={overlay.SOURCE})
+        taken = leases.take_up(Carried(self._tickets, notes.hosts, notes.totals, turns), anew=self._anew)
         for one in taken.left_out:
             _log.error("{ticket} cannot be taken up: {why}", ticket=one.ticket, why=one.why)
         there = self._resumed(taken.tickets)

@@ -66,8 +66,8 @@ class LocalLeases:
 
     :param clock: its ``seconds()`` must never go back (the composition sees to it).
     :ivar scheduler: the pure core. Change it through the methods here, so that what follows reaches those concerned.
-    :ivar said: told the name of a host whenever a source said something of it, or took it back; it may not raise. None where
-        nobody wants to know.
+    :ivar said: told the name of a host whenever a source or a person said something of it, or took it back; it may not raise.
+        None where nobody wants to know.
     """
 
     log = Logger()
@@ -169,7 +169,10 @@ class LocalLeases:
 
     def set_admin(self, name: str, state: AdminState, why: str = "") -> None:
         """A person's decision about a host, and why; KeyError when no such host is in the file."""
-        self._deliver(self.scheduler.set_admin(name, state, self._seconds(), why))
+        grants = self.scheduler.set_admin(name, state, self._seconds(), why)
+        if self.said is not None:
+            self.said(name)
+        self._deliver(grants)
 
     def kick(self, tickets: Iterable[Ticket], reason: str) -> int:
         """End what these clients have, or wait for, and tell them; those that are over already are passed over.

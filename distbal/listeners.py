@@ -24,11 +24,15 @@ from twisted.python.failure import Failure
 from distbal import endpointkeys, listening
 from distbal.acceptor import Acceptor
 from distbal.errors import ListenError
-from distbal.listenspec import Listener
+from distbal.listenspec import Listener, parse
 from distbal.logs import Logger
 from distbal.loop import HotLoop
 from distbal.strangers import Door
 
+#: what may be spoken at a listener
+KINDS = ("balance", "status", "update", "proxy", "web", "admin", "manhole")
+#: words of what a listening socket is, those of its place, and characters of them all in a sentence
+_WORDS, _PLACE, _MOST_SAID = 7, 3, 200
 #: what anybody on this machine may use by a Unix socket; the rest changes something, and is for the owner and the group
 FOR_ALL = ("balance", "status", "proxy", "web")
 
@@ -127,6 +131,22 @@ class Opened:
         elif self._acceptor is not None:
             self._acceptor.pause(paused)
 
+    def release(self) -> socket.socket:
+        """Listen no more, though somebody goes on with the socket, which is the caller's; whoever waits in it waits on.
+
+        For one that the hot loop serves, or that is not served yet. A keeper holds it still: ``closed`` is for the caller to
+        call, as soon as it holds what comes in the place of this.
+        """
+        sock = self._sock
+        if sock is None or self._port is not None or self._acceptor is not None:
+            raise ValueError(f"{self.spec.at} has no socket that could be released")
+        socket_of_others = sock.dup()
+        if self._stop is not None:
+            self._stop()
+        sock.close()
+        self._stop = self._sock = None
+        return socket_of_others
+
     def close(self) -> Deferred[object]:
         """Listen no more. Connections that came by it stay."""
         if self.closed is not None and self._sock is not None:
@@ -167,6 +187,18 @@ def words(spec: Listener) -> str:
     return f"{spec.at} {relay:d}{deferred:d} {mode} {spec.kind} {spec.pool} {spec.speaks_first} {spec.half_close}"
 
 
+def spec_of(said: str) -> Listener:
+    """The listener that these :func:`words` are of; ValueError where they are none that this version says."""
+    parts = _parts(said)
+    if len(parts) != _WORDS:
+        raise ValueError(f"no listener is {said[:_MOST_SAID]!r}")
+    at, _, _, kind, pool, speaks_first, half_close = parts
+    spec = Listener(kind, parse(int(at) if at.isascii() and at.isdecimal() else at), pool, speaks_first, half_close)
+    if kind not in KINDS or words(spec) != said:
+        raise ValueError(f"no listener is {said[:_MOST_SAID]!r}")
+    return spec
+
+
 def _parts(said: str) -> list[str]:
     """What :func:`words` are made of; a path may have spaces."""
     return said.rsplit(" ", 6)
@@ -187,6 +219,12 @@ class Left:
     def __init__(self, sockets: Iterable[tuple[str, socket.socket]] = ()) -> None:
         self._sockets = list(sockets)
 
+    def opened(self) -> list[Opened]:
+        """All of them, as they were; ValueError where what one is cannot be understood, and then nothing has changed."""
+        specs = [spec_of(said) for said, _ in self._sockets]
+        sockets, self._sockets = self._sockets, []
+        return [Opened(spec, sock) for spec, (_, sock) in zip(specs, sockets, strict=True)]
+
     def sort(self, specs: Iterable[Listener]) -> dict[int, socket.socket]:
         """Those that the file still wants, by the place of what it wants; they are the caller's from now on.
 
@@ -196,7 +234,7 @@ class Left:
         # one whose file is gone is found by nobody any more
         wanted = {place: spec for place, spec in enumerate(specs) if not _has_lost_its_file(spec)}
         # what is the same in everything comes before what lends another pool now
-        for depth in (7, 3):
+        for depth in (_WORDS, _PLACE):
             for place, spec in wanted.items():
                 if place not in found:
                     self._find(_parts(words(spec))[:depth], depth, place, found)
@@ -251,6 +289,11 @@ def sort_out(opened: list[Opened], specs: Iterable[Listener]) -> tuple[list[Open
     kept = [one for one in opened if one.spec in wanted]
     there = [one.spec for one in kept]
     return kept, [one for one in opened if one not in kept], [spec for spec in wanted if spec not in there]
+
+
+def same_place(one: Listener, other: Listener) -> bool:
+    """Whether the socket of one could be the other's."""
+    return _parts(words(one))[:_PLACE] == _parts(words(other))[:_PLACE]
 
 
 def _carries(spec: Listener) -> tuple[bool, bool]:

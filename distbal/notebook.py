@@ -2,8 +2,8 @@
 
 A :class:`Notebook` walks the hosts, a tenth of them at a time, and notes those that have changed; so no turn of the loop is
 long, however many there are. What is noted is a second old at the most, and more only where thousands of hosts change at once.
-That a source says something else of a host is noted at once, since it decides where jobs go. :func:`read_notes` is the other
-end: of a note that cannot be read it says so, and goes on without it.
+That a source or a person says something else of a host is noted at once, since it decides where jobs go. :func:`read_notes` is
+the other end: of a note that cannot be read it says so, and goes on without it.
 
 Where the notes go, and that they outlive this process, is the business of whoever gives ``put``.
 """
@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -27,9 +27,12 @@ from distbal.history import Entry
 from distbal.hosts import Host
 from distbal.leases import LocalLeases
 from distbal.logs import Logger
-from distbal.monitors.slots import Slots
 from distbal.periodic import Periodic
 from distbal.remembered import history_note, read_history
+from distbal.termsnote import TERMS_NOTE, CarriedTerms, terms_note
+
+if TYPE_CHECKING:
+    from distbal.monitors.slots import Slots
 
 #: seconds of one turn, and turns in which every host is looked at once
 TURN, TURNS = 0.1, 10
@@ -37,10 +40,10 @@ TURN, TURNS = 0.1, 10
 MOST_NOTES = 50
 #: ended attempts that are noted from second to second; all of them are where there is time for it, at an upgrade
 LAST_ATTEMPTS = 100
+#: where in a host's state (:meth:`Notebook._state`) is what a person decided
+_ADMIN = 5
 #: what the keys of notes on hosts begin with
 HOST = "host/"
-#: bytes of one note that are read
-MOST_BYTES = 64 << 20
 #: sentences about notes that cannot be read
 MOST_WRONG = 20
 
@@ -52,6 +55,7 @@ class Notebook:
     :param slots: has averages of what was lent.
     :param activity: the last hour.
     :param began: when the first of these processes did, on the scheduler's clock.
+    :param terms: by which slots are lent now; they are noted as long as the notes on all hosts are there. None: never.
     :param noted: keys of notes that are there already, from an earlier process.
     """
 
@@ -66,6 +70,7 @@ class Notebook:
         slots: Slots | None = None,
         activity: Activity | None = None,
         began: float | None = None,
+        terms: Callable[[], CarriedTerms] | None = None,
         noted: Iterable[str] = (),
     ) -> None:
         self._leases = leases
@@ -75,6 +80,9 @@ class Notebook:
         self._slots = slots
         self._activity = activity
         self._began = began
+        self._terms = terms
+        #: the terms are noted; and all hosts were, since they changed, when those in line are
+        self._terms_stand = self._all_in_line = False
         #: by the host's name: the state that was noted; None for one that only an earlier process noted
         self._noted: dict[str, tuple[Any, ...] | None] = {key.removeprefix(HOST): None for key in noted if key.startswith(HOST)}
         #: hosts that are still to be looked at in this round, the next one last
@@ -104,8 +112,16 @@ class Notebook:
         for host in hosts.values():
             self._note_host(host)
         self._drop_gone()
+        self._note_terms()
         self._note_totals()
         self._note_rest(last=None)
+
+    def terms_change(self) -> None:
+        """The farm or the terms are about to change: until all is noted as it is then, a new process reads the file first."""
+        self._all_in_line = False
+        if self._terms is not None:
+            # where not even that can be noted, it is tried again with the next host that cannot be
+            self._terms_stand = not self._put(TERMS_NOTE)
 
     def said(self, name: str) -> None:
         """Something was said of a host: note it now, where it changes what the host is given."""
@@ -114,7 +130,7 @@ class Notebook:
             return
         state = self._noted.get(name)
         try:
-            if state is None or _gist(state[0]) != _gist(host.health.verdicts):
+            if state is None or _gist(state[0]) != _gist(host.health.verdicts) or state[_ADMIN] is not host.admin:
                 self._note_host(host)
         except Exception:  # noqa: BLE001 (whoever said it has nothing to do with it)
             self._bug()
@@ -126,6 +142,7 @@ class Notebook:
                 if not self._line:
                     self._drop_gone()
                     self._line = list(self._scheduler.hosts.values())
+                    self._all_in_line = True
                     self._step = ceil(len(self._line) / TURNS)
                 self._note_totals()
                 self._note_rest(last=LAST_ATTEMPTS)
@@ -137,6 +154,8 @@ class Notebook:
     def _walk(self) -> None:
         left = MOST_NOTES
         line = self._line
+        if not line and self._all_in_line:
+            self._note_terms()
         for _ in range(min(self._step, len(line))):
             left -= self._note_host(line.pop())
             if not left:
@@ -152,6 +171,9 @@ class Notebook:
             return False  # it left while it stood in line
         if self._put(HOST + name, lambda: self._host(host, state[-1])):
             self._noted[name] = state
+        elif self._terms_stand:
+            # what is noted of this host is not so any more
+            self.terms_change()
         return True
 
     def _host(self, host: Host, average: float | None) -> dict[str, Any]:
@@ -172,6 +194,7 @@ class Notebook:
             host.position,
             host.admin,
             host.decided,
+            host.removed,
             None if average is None else round(average, 3),
         )
 
@@ -179,6 +202,12 @@ class Notebook:
         for name in self._noted.keys() - self._scheduler.hosts.keys():
             if self._put(HOST + name):
                 del self._noted[name]
+
+    def _note_terms(self) -> None:
+        """All hosts are noted, unless some could not be."""
+        terms = self._terms
+        if terms is not None and not self._terms_stand and not self._failing:
+            self._terms_stand = self._put(TERMS_NOTE, lambda: terms_note(terms()))
 
     def _note_totals(self) -> None:
         counts = self._scheduler.counts
@@ -266,20 +295,11 @@ def read_notes(notes: Mapping[str, bytes]) -> Notes:
         if not (key in ("totals", "history", "activity") or key.startswith(HOST)):
             continue
         try:
-            _read(read, key, _values(data))
+            _read(read, key, checked.values(data))
         except ValueError as error:
             if len(read.wrong) < MOST_WRONG:
                 read.wrong.append(f"the note {checked.shown(key)} is left out: {error}")
     return read
-
-
-def _values(data: bytes) -> object:
-    if len(data) > MOST_BYTES:
-        raise Wrong(f"it has {len(data)} bytes, and {MOST_BYTES} at most are read")
-    try:
-        return json.loads(data)
-    except RecursionError:
-        raise Wrong("it is nested too deeply") from None
 
 
 def _read(read: Notes, key: str, values: object) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from distbal import config
 from distbal.proxy import pipes, splice
+
+if TYPE_CHECKING:
+    from distbal import config
 
 
 def spare_the_collector() -> None:

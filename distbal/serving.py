@@ -6,7 +6,7 @@ composition brings. Where there is a keeper, clients of the hot loop are such th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakSet
 
@@ -87,11 +87,8 @@ class Serving:
             self.loop = HotLoop(self._reactor, self._reactor, self._room, self._keeping)
             # all that it complains of is that there are too many
             self.loop.complain = Complaints(self.loop.log, self._reactor.seconds, bound="clients")
-        if self._keeping is not None:
-            for one in self.opened:
-                # also what is served later: the keeper lets go of the sockets of before as soon as it has the others
-                if one.is_socket:
-                    self._hold(self._keeping, one)
+        # also what is served later: the keeper lets go of the sockets of before as soon as it has the others
+        self.hold(self.opened)
         return self.serve([one for one in self.opened if one.spec.lends])
 
     def start_rest(self) -> list[str]:
@@ -202,6 +199,13 @@ class Serving:
         self._changed()
         return reasons
 
+    def hold(self, opened: Iterable[Opened]) -> None:
+        """Let the keeper, where there is one, have the sockets of these that it does not have yet."""
+        if self._keeping is not None:
+            for one in opened:
+                if one.is_socket and not one.ident:
+                    self._hold(self._keeping, one)
+
     def _hold(self, keeping: Keeping, opened: Opened) -> None:
         """Let the keeper have a listening socket."""
         ident = opened.ident = keeping.new_id()
@@ -219,8 +223,7 @@ class Serving:
 
     def _serve(self, opened: Opened) -> Deferred[None]:
         spec = opened.spec
-        if self._keeping is not None and opened.is_socket and not opened.ident:
-            self._hold(self._keeping, opened)
+        self.hold([opened])
         if spec.kind == "proxy":
             return self._serve_proxy(opened)
         if spec.kind != "balance":

@@ -18,18 +18,18 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 
-from distbal import handover, inheritance
+from distbal import handover, inheritance, overlay
 from distbal.execing import UpgradeError
-from distbal.handover import FILE_NOTE, TakenUp, TakingUp
-from distbal.inheritance import HANDOVER, Inheritance
+from distbal.handover import FILE_NOTE, TakenUp
+from distbal.inheritance import HANDOVER
 from distbal.keeperwire import Key, Role
-from distbal.keeping import PATIENCE, Keeping
+from distbal.keeping import PATIENCE
 from distbal.ledger import Ledger
+from distbal.lending import Lending
 from distbal.logs import Logger
 from distbal.monitors.rounds import Rounds
-from distbal.notebook import Notebook, Notes
+from distbal.notebook import Notebook
 from distbal.saver import Kept
-from distbal.serving import Serving
 
 #: seconds that clients of Twisted endpoints, whose connections cannot be handed on, have to finish their jobs
 DRAIN_TIME = 300.0
@@ -44,9 +44,7 @@ KEEPER_TIME = 0.3
 class Succession:
     """What an upgrade needs of the service (upgrade.HandsOver), and what a start does with what was left.
 
-    :param left: what the process before left to this one.
-    :param keeping: to the keeper; None where there is none.
-    :param serving, monitors, kept: whose all of it is.
+    :param lending, monitors, kept: whose all of it is.
     :param noting: makes a notebook that writes by this, where those of these keys are there already.
     :param text: hosts.yaml as it was last taken in.
     :param conversations: how many are served now who are done in a moment.
@@ -61,9 +59,7 @@ class Succession:
     def __init__(
         self,
         reactor: Any,
-        left: Inheritance,
-        keeping: Keeping | None,
-        serving: Serving,
+        lending: Lending,
         monitors: Rounds,
         kept: Kept,
         noting: Callable[[Callable[[str, bytes], None], Iterable[str]], Notebook],
@@ -74,9 +70,9 @@ class Succession:
         resume: Callable[[], None],
     ) -> None:
         self._reactor = reactor
-        self._left = left
-        self._keeping = keeping
-        self._serving = serving
+        self._lending = lending
+        self._keeping = lending.keeping
+        self._serving = lending.serving
         self._monitors = monitors
         self._kept = kept
         self._noting = noting
@@ -96,34 +92,25 @@ class Succession:
         """Whether there are clients or sessions of an earlier process: then nothing is a reason to end."""
         return self.came != TakenUp()
 
-    def take_up(self, notes: Notes) -> None:
-        """Go on with what was left. All ports are served by now, and nobody has been accepted.
-
-        :param notes: those of the ledger.
-        """
-        left, keeping = self._left, self._keeping
-        book = left.ledger
-        if book is not None:
-            self.came = TakingUp(left, book, notes, self._serving)()
+    def take_up(self) -> None:
+        """Go on with what was left, if that is not so yet. All ports that lend are served by now."""
+        lending, keeping = self._lending, self._keeping
+        # what a person decided is kept elsewhere, and told already
+        came = lending.take_up(anew={overlay.SOURCE})
+        if came is not None:
+            self.came = came
+            left = lending.left
             how = f"upgraded from distbal {left.version}" if left.began == "upgrade" else "after a crash or a restart"
-            self.log.info("{how}; taken up: {came}", how=how, came=self.came)
-            if keeping is None:
-                book.close()
-                left.ledger = None
-        elif left.descriptors and keeping is not None:
-            # without accounts nobody knows what these are
-            self.log.error(
-                "{count} descriptors that the keeper held are none that can be taken up", count=len(left.descriptors)
-            )
+            self.log.info("{how}; taken up: {came}", how=how, came=came)
         if keeping is not None:
-            if book is None:
-                keeping.hold_ledger()
-            handover.settle(left, keeping)
             self.note_file()
             self._notebook = self._noting(keeping.ledger.note, keeping.ledger.read_notes())
             self._notebook.start()
-            keeping.start()
-        left.close()
+
+    def terms_change(self) -> None:
+        """The farm, or the terms by which it is lent, are about to change."""
+        if self._notebook is not None:
+            self._notebook.terms_change()
 
     def note_file(self) -> None:
         """Another file was taken in: the next process goes by that one, should the file be damaged by then."""

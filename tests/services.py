@@ -20,7 +20,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from distbal import wire
-from distbal.service import BalancerService, Options, makeService
+from distbal.balancer import BalancerService
+from distbal.service import Options, makeService
 from distbal.snapshot import HostState
 from tests.support import LoggedErrors, alone
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: what can go wrong, and the extension points: known to everybody, know nobody
 BASE = {"distbal", "distbal.errors", "distbal.interfaces"}
 #: what composes the rest, and what loads it to see whether it can be composed
-SERVICE = {"distbal.service", "distbal.trial"}
+SERVICE = {"distbal.service", "distbal.balancer", "distbal.trial"}
 #: what people and programs run
 OUTSIDE = {
     *("distbal.cli", "distbal.__main__", "distbal.status", "distbal.verbcommand", "distbal.completion", "distbal.terminal"),

@@ -251,6 +251,6 @@ with ground("a") as farm:
 
 
 def test_the_daemon_without_a_web_port_does_not_load_it() -> None:
-    program = "import sys, distbal.service; print(*sys.modules, sep='\\n')"
+    program = "import sys, distbal.balancer; print(*sys.modules, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert not {"prometheus_client", "twisted.web.http"} & set(done.stdout.split())

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from distbal import notebook
+from distbal import checked, notebook
 from distbal.activity import Activity, Bin
 from distbal.carried import CarriedHost, CarriedTicket, CarriedTotals
 from distbal.evidence import Account
@@ -141,7 +141,9 @@ def test_a_host_that_is_gone_is_noted_no_more(book: Book) -> None:
     lease = book.job()
     book.turns()
     book.leases.configure(Farm(book.farm.hosts[2:]))
-    assert book.turns() == ["host/h1", "host/h2"], "one drains, one left, and one has another place"
+    assert book.turns() == ["host/h0", "host/h1", "host/h2"], "one drains, one left, and one has another place"
+    assert book.note("host/h0")["removed"]
+    assert not book.note("host/h2")["removed"]
     assert sorted(book.notes) == ["host/h0", "host/h2", "totals"]
     book.leases.release(lease, Outcome.CLOSED)
     assert "host/h0" in book.turns()
@@ -176,8 +178,11 @@ def test_of_many_hosts_a_turn_notes_a_few() -> None:
     assert len(book.notes) == hosts + 1
     book.turns(2 * TURNS)
     book.job()
+    book.put.clear()
     book.leases.set_admin("h999", AdminState.DRAIN, "fan broken")
-    assert book.turns(TURNS) == ["host/h0", "host/h999", "totals"]
+    assert book.put == ["host/h999"], "what a person decides is noted at once"
+    assert (book.note("host/h999")["admin"], book.note("host/h999")["decided"]) == ("drain", "fan broken")
+    assert book.turns(TURNS) == ["host/h0", "totals"]
     book.book.stop()
 
 
@@ -336,7 +341,7 @@ def test_a_note_that_cannot_be_read_is_left_out_with_a_sentence(key: str, data: 
 
 
 def test_a_note_that_is_too_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notebook, "MOST_BYTES", 10)
+    monkeypatch.setattr(checked, "MOST_BYTES", 10)
     assert read_notes({"totals": b'{"asked": 3}'}).wrong == [
         "the note 'totals' is left out: it has 12 bytes, and 10 at most are read"
     ]

@@ -336,18 +336,18 @@ def kept_text(text: bytes | None) -> Inheritance:
 def test_a_damaged_file_is_gone_on_without(tmp_path: Path, logged_errors: LoggedErrors) -> None:
     file = tmp_path / "hosts.yaml"
     left = kept_text(b"hosts: [alpha/3]\n")
+    assert left.ledger is not None
     for damage in ("hosts: [alpha/x", "hosts: []", None):
         if damage is None:
             file.unlink()
         else:
             file.write_text(damage)
-        assert [host.slots for host in load(str(file), left).settings.farm.hosts] == [3]
+        assert [host.slots for host in load(str(file), left.ledger.read_notes().get(FILE_NOTE)).settings.farm.hosts] == [3]
         said = [event.get("reason") or event["log_format"] for event in logged_errors.flush()]
         assert len(said) >= 2
         assert said[-1].endswith("distbal goes on by what it said when it was last taken in")
     file.write_text("hosts: [beta/2]\n")
-    assert [host.name for host in load(str(file), left).settings.farm.hosts] == ["beta"]
-    assert left.ledger is not None
+    assert [host.name for host in load(str(file), left.ledger.read_notes().get(FILE_NOTE)).settings.farm.hosts] == ["beta"]
     left.ledger.close()
 
 
@@ -358,9 +358,9 @@ def test_where_nothing_better_was_left_a_damaged_file_is_refused_for_what_is_wro
     file = tmp_path / "hosts.yaml"
     file.write_text("hosts: [alpha/x]\n")
     left = kept_text(note)
-    with pytest.raises(ConfigError, match=r"not .x."):
-        load(str(file), left)
-    with pytest.raises(ConfigError, match=r"not .x."):
-        load(str(file), Inheritance())
     assert left.ledger is not None
+    with pytest.raises(ConfigError, match=r"not .x."):
+        load(str(file), left.ledger.read_notes().get(FILE_NOTE))
+    with pytest.raises(ConfigError, match=r"not .x."):
+        load(str(file), None)
     left.ledger.close()
