@@ -140,12 +140,13 @@ class Opened:
         sock = self._sock
         if sock is None or self._port is not None or self._acceptor is not None:
             raise ValueError(f"{self.spec.at} has no socket that could be released")
-        socket_of_others = sock.dup()
+        # socket.dup() would let one that an earlier process made non-blocking block again
+        released = socket.fromfd(sock.fileno(), sock.family, sock.type)
         if self._stop is not None:
             self._stop()
         sock.close()
         self._stop = self._sock = None
-        return socket_of_others
+        return released
 
     def close(self) -> Deferred[object]:
         """Listen no more. Connections that came by it stay."""

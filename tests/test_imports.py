@@ -182,6 +182,18 @@ def test_the_plugin_does_not_load_the_daemon() -> None:
     assert "twisted.internet.reactor" not in loaded
 
 
+def test_what_lends_loads_nothing_that_it_does_not_take() -> None:
+    """Clients of the process before wait for it."""
+    program = "import sys, distbal.service, distbal.lending, distbal.process; print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    loaded = set(done.stdout.split())
+    assert "distbal.serving" in loaded
+    assert not loaded & {"yaml", "pydantic", "pydantic_core", "twisted.web", "twisted.conch"}
+    rest = {"admin", "balancer", "config", "decisions", "frontends", "model", "reporter", "saver", "starting", "succession"}
+    assert not loaded & {f"distbal.{name}" for name in rest}
+    assert not {name for name in loaded if name.startswith(("distbal.monitors", "distbal.web", "distbal.manhole"))}
+
+
 @pytest.mark.parametrize(("monitor", "loaded"), [("tcp", False), ("ssh", True)])
 def test_a_file_loads_the_libraries_of_the_monitors_that_it_has(monitor: str, loaded: bool, tmp_path: Path) -> None:
     pytest.importorskip("bcrypt", reason="Conch needs bcrypt, which is not installed here")
