@@ -53,6 +53,7 @@ def composed(path: str, loaded: config.Loaded) -> BalancerService:
     from distbal.notebook import Notes
     from distbal.saver import Kept, Saver
 
+    _load()
     lending = Lending(reactor, Inheritance(), Notes(), [], room=1)
     return BalancerService(reactor, path, loaded, Kept(Decisions(), Changes(), Saver()), lending, room=1)
 
