@@ -154,7 +154,6 @@ class Lending:
             if book is None:
                 keeping.hold_ledger()
             handover.settle(left, keeping)
-            keeping.start()
         left.close()
         return self._came
 

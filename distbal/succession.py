@@ -106,6 +106,7 @@ class Succession:
             self.note_file()
             self._notebook = self._noting(keeping.ledger.note, keeping.ledger.read_notes())
             self._notebook.start()
+            keeping.start()
 
     def terms_change(self) -> None:
         """The farm, or the terms by which it is lent, are about to change."""
