@@ -148,14 +148,14 @@ class Notebook:
                 self._note_rest(last=LAST_ATTEMPTS)
             self._turns += 1
             self._walk()
+            if self._all_in_line and not self._line:
+                self._note_terms()
         except Exception:  # noqa: BLE001 (see above)
             self._bug()
 
     def _walk(self) -> None:
         left = MOST_NOTES
         line = self._line
-        if not line and self._all_in_line:
-            self._note_terms()
         for _ in range(min(self._step, len(line))):
             left -= self._note_host(line.pop())
             if not left:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from distbal import checked, notebook
+from distbal.access import AccessList
 from distbal.activity import Activity, Bin
 from distbal.carried import CarriedHost, CarriedTicket, CarriedTotals
 from distbal.evidence import Account
@@ -26,6 +27,7 @@ from distbal.requests import Lease, Request, Ticket
 from distbal.scheduler import Scheduler
 from distbal.standing import UNKNOWN
 from distbal.takeup import Carried
+from distbal.termsnote import TERMS_NOTE, CarriedTerms, read_terms
 from distbal.waits import BOUNDS
 from tests.support import LoggedErrors
 
@@ -54,7 +56,7 @@ class Book:
     :ivar broken: keys that cannot be put.
     """
 
-    def __init__(self, hosts: int = 3, noted: tuple[str, ...] = ()) -> None:
+    def __init__(self, hosts: int = 3, noted: tuple[str, ...] = (), terms: CarriedTerms | None = None) -> None:
         self.clock = Clock()
         self.clock.advance(1000)
         self.farm = Farm(tuple(HostSpec(f"h{number}", 2, number) for number in range(hosts)))
@@ -65,7 +67,14 @@ class Book:
         self.put: list[str] = []
         self.broken: set[str] = set()
         self.book = Notebook(
-            self.leases, self.take, self.clock, slots=self.slots, activity=self.activity, began=17.5, noted=noted
+            self.leases,
+            self.take,
+            self.clock,
+            slots=self.slots,
+            activity=self.activity,
+            began=17.5,
+            terms=None if terms is None else lambda: terms,
+            noted=noted,
         )
 
     def take(self, key: str, data: bytes) -> None:
@@ -75,7 +84,7 @@ class Book:
         if data:
             self.notes[key] = data
         else:
-            del self.notes[key]
+            self.notes.pop(key, None)
 
     def turns(self, number: int = TURNS + 1) -> list[str]:
         """So many turns: the keys that were put."""
@@ -184,6 +193,34 @@ def test_of_many_hosts_a_turn_notes_a_few() -> None:
     assert (book.note("host/h999")["admin"], book.note("host/h999")["decided"]) == ("drain", "fan broken")
     assert book.turns(TURNS) == ["host/h0", "totals"]
     book.book.stop()
+
+
+def test_the_terms_are_noted_as_long_as_all_hosts_are_noted_as_they_are(logged_errors: LoggedErrors) -> None:
+    book = Book(hosts=3 * MOST_NOTES, terms=CarriedTerms(Farm(()), "{name}", AccessList.parse(["any"])))
+    book.book.start()
+    while len([key for key in book.notes if key.startswith("host/")]) < 3 * MOST_NOTES:
+        assert TERMS_NOTE not in book.notes
+        book.turns(1)
+    book.turns()
+    assert read_terms(book.note(TERMS_NOTE)).reply == "{name}"
+    assert TERMS_NOTE not in book.turns(), "once"
+    book.book.terms_change()
+    book.leases.configure(Farm(book.farm.hosts[1:]))
+    assert TERMS_NOTE not in book.notes
+    book.turns(2 * TURNS + 1)
+    assert TERMS_NOTE in book.notes
+    assert "host/h0" not in book.notes
+    book.broken.add("host/h1")
+    book.leases.set_admin("h1", AdminState.DOWN)
+    assert TERMS_NOTE not in book.notes, "what is noted of a host is not so"
+    book.turns(2 * TURNS)
+    assert TERMS_NOTE not in book.notes
+    book.broken.clear()
+    book.turns(2 * TURNS + 1)
+    assert TERMS_NOTE in book.notes
+    assert book.note("host/h1")["admin"] == "down"
+    book.book.stop()
+    assert len(logged_errors.flush()) == 1
 
 
 def test_everything_is_written_before_another_process_takes_over() -> None:
