@@ -101,14 +101,11 @@ def hand_over(book: Ledger, serving: Serving, new_id: Callable[[], int], *, kept
             if not kept:
                 _enter(book, connection, connection.ticket)
             given[connection.ticket.id, Role.CLIENT] = connection.descriptor
-    for watcher in serving.loop.watchers:
-        if isinstance(watcher, LastingSession):
-            given.update({(ident, role): descriptor for ident, role, descriptor in watcher.enter(book, new_id)})
-    if kept:
-        pipes = serving.proxy.pipes
-        if isinstance(pipes, KeptPipes):
-            given.update({(ident, role): descriptor for ident, role, descriptor in pipes.descriptors})
-    else:
+    passed = [one for each in serving.loop.watchers if isinstance(each, LastingSession) for one in each.enter(book, new_id)]
+    if isinstance(serving.proxy.pipes, KeptPipes):
+        passed += serving.proxy.pipes.descriptors
+    given.update({(ident, role): descriptor for ident, role, descriptor in passed})
+    if not kept:
         for key, turn in serving.leases.scheduler.turns().items():
             book.enter(ledger.TURN, ledger.IN_USE, 0, ticket=turn, address=key)
     return given
@@ -116,19 +113,11 @@ def hand_over(book: Ledger, serving: Serving, new_id: Callable[[], int], *, kept
 
 def _enter(book: Ledger, client: HotClient, ticket: Ticket) -> None:
     lease, request = ticket.lease, ticket.request
-    book.enter(
-        ledger.CLIENT,
-        ledger.WAITING if lease is None else ledger.LEASED,
-        ticket.id,
-        listener=client.port.words,
-        host="" if lease is None else lease.host.spec.name,
-        flags=0 if lease is None else ledger.TOLD,
-        ticket=ticket.id,
-        asked=ticket.asked,
-        granted=0.0 if lease is None else lease.granted,
-        address=request.address,
-        peer_port=request.port,
-    )
+    host, granted = ("", 0.0) if lease is None else (lease.host.spec.name, lease.granted)
+    listener = book.name(client.port.words)
+    offset = book.enter_client(listener, host, ticket.id, ticket.asked, granted, request.address, request.port)
+    if lease is not None:
+        book.mark(offset, ledger.TOLD)
 
 
 # -- taking up
