@@ -173,6 +173,7 @@ class AskedSnmp(Asked):
             "privacy_passphrase": privacy,
         }
         config = directory / "snmpd.conf"
+        config.touch(mode=0o600)
         config.write_text(SNMPD.format(port=port, auth=auth, privacy=privacy))
         self._log = directory / "snmpd.log"
         # -a: each datagram that comes is a line of its log

@@ -188,6 +188,7 @@ class Crew:
 
     def _config(self, hosts: Sequence[str], base: int, proxy: int | None = None, more: str = "", root: Path = ROOT) -> str:
         path = self._file("yaml")
+        path.touch(mode=0o600)  # a monitor's passphrase may stand in it, and distbal refuses one that others can read
         path.write_text(hosts_yaml(hosts, base, proxy, more, root=root))
         return str(path)
 
