@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 from distbal import monitorconfig
 from distbal.columns import many
-from distbal.config import LISTENER_KINDS, Settings, load
+from distbal.config import Settings, load
 from distbal.errors import ConfigError, Mistake
+from distbal.listenspec import KINDS
 from distbal.places import HOSTS_FILE
 
 
@@ -42,7 +43,7 @@ def summary(settings: Settings) -> str:
     slots = sum(host.slots for host in hosts)
     places = (
         f"{kind} on {_joined(str(one.at) for one in settings.listen if one.kind == kind)}"
-        for kind in LISTENER_KINDS
+        for kind in KINDS
         if any(one.kind == kind for one in settings.listen)
     )
     counts = f"{many(len(hosts), 'host')} with {many(slots, 'slot')}"

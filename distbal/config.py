@@ -17,13 +17,10 @@ from distbal import crosscheck, hostspec, mistakes, monitorconfig, yamlfile
 from distbal.access import AccessList
 from distbal.errors import ConfigError, Mistake
 from distbal.hosts import Farm, HostSpec
-from distbal.listenspec import Listener
+from distbal.listenspec import KINDS, Listener
 from distbal.model import FileModel, HostModel, ListenModel, ManholeModel
 from distbal.monitors.watch import Assignment
 from distbal.yamlfile import Document
-
-#: what ``listen`` may hold, in the order in which it is shown
-LISTENER_KINDS = tuple(ListenModel.model_fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class Settings:
 
     :ivar farm: hosts, policy, queue.
     :ivar reply: what 5656 answers: a template of ``{name}`` and ``{options}`` (with its comma in front).
-    :ivar listen: where to listen, in the order of :data:`LISTENER_KINDS`.
+    :ivar listen: where to listen, in the order of :data:`~distbal.listenspec.KINDS`.
     :ivar allow: who may connect, by ``clients`` (balance, status and proxy), ``update`` and ``web``.
     :ivar monitors: who is asked by what.
     :ivar common: what asks the hosts that the file does not name.
@@ -167,6 +164,4 @@ def spec_of(host: HostModel, rank: int) -> HostSpec:
 def _listeners(listen: ListenModel) -> tuple[Listener, ...]:
     """Where to listen. The admin socket's default is in a directory that is there for a daemon of the system alone."""
     default = {"admin"} - listen.model_fields_set
-    return tuple(
-        replace(one.listener(kind), optional=kind in default) for kind in LISTENER_KINDS for one in getattr(listen, kind)
-    )
+    return tuple(replace(one.listener(kind), optional=kind in default) for kind in KINDS for one in getattr(listen, kind))

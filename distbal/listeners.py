@@ -24,13 +24,11 @@ from twisted.python.failure import Failure
 from distbal import endpointkeys, listening
 from distbal.acceptor import Acceptor
 from distbal.errors import ListenError
-from distbal.listenspec import Listener, parse
+from distbal.listenspec import KINDS, Listener, parse
 from distbal.logs import Logger
 from distbal.loop import HotLoop
 from distbal.strangers import Door
 
-#: what may be spoken at a listener
-KINDS = ("balance", "status", "update", "proxy", "web", "admin", "manhole")
 #: words of what a listening socket is, those of its place, and characters of them all in a sentence
 _WORDS, _PLACE, _MOST_SAID = 7, 3, 200
 #: what anybody on this machine may use by a Unix socket; the rest changes something, and is for the owner and the group

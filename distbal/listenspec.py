@@ -15,6 +15,8 @@ from distbal import addresses
 from distbal.addresses import BRACKETED, IPV4, IPV6, PORT, ZONE
 from distbal.hosts import DEFAULT_POOL
 
+#: what may be spoken at a listener, in the order in which it is shown
+KINDS = ("balance", "status", "update", "proxy", "web", "admin", "manhole")
 #: a port to listen on: 0 lets the system choose a free one
 LISTEN_PORT = rf"(?:0|{PORT})"
 TCP = rf"(?:(?:(?:{IPV4}|{BRACKETED}):)?{LISTEN_PORT})"
@@ -94,7 +96,7 @@ class ListenAddress:
 class Listener:
     """One place to listen at, and for whom.
 
-    :ivar kind: what is spoken there: ``balance``, ``status``, ``update``, ``proxy``, ``web``, ``admin`` or ``manhole``.
+    :ivar kind: what is spoken there, one of :data:`KINDS`.
     :ivar at: where.
     :ivar pool: balance and proxy: the pool whose hosts are lent there.
     :ivar speaks_first: proxy: ``client``, whose slot is asked for at its first byte, or ``server``: at its connect.

@@ -21,8 +21,8 @@ from distbal.access import AccessList
 from distbal.config import Settings, load
 from distbal.errors import ConfigError, Mistake, describe
 from distbal.hosts import Farm, HostSpec
-from distbal.listenspec import ListenAddress, Listener
-from distbal.model import FileModel, ManholeModel
+from distbal.listenspec import KINDS, ListenAddress, Listener
+from distbal.model import FileModel, ListenModel, ManholeModel
 from distbal.yamlwords import misprint
 from tests.invalid_configs import FILES, LINES, UNREADABLE
 from tests.invalid_hosts import HOST_ENTRIES, HOST_TEXTS
@@ -443,6 +443,10 @@ def test_the_full_example_shows_every_key_at_its_default() -> None:
                 assert values[key] == field.default, key
     names = {"FileModel", "HostModel", "QueueModel", "ListenModel", "AllowModel", "ManholeModel"}
     assert {model.__name__ for model, _ in sections} == names
+
+
+def test_the_file_has_a_key_for_each_kind_of_listener() -> None:
+    assert tuple(ListenModel.model_fields) == KINDS
 
 
 def complaint(path: Path, data: bytes) -> str:

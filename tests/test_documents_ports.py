@@ -10,8 +10,8 @@ import pytest
 
 from distbal import adminport, briefports, descriptors, listening, loop, wire
 from distbal.bounds import BOUNDS
-from distbal.config import LISTENER_KINDS
 from distbal.listeners import FOR_ALL
+from distbal.listenspec import KINDS
 from distbal.proxy import session
 from distbal.web import live, site
 from tests.support import ROOT, need
@@ -72,7 +72,7 @@ def test_the_bounds_of_the_manhole_are_those_of_the_code() -> None:
 
 def test_every_port_has_its_line() -> None:
     first = [row.split("|")[1] for row in CHAPTER.partition("**Who gets in.**")[0].splitlines() if row.startswith("|")]
-    assert {kind for kind in LISTENER_KINDS for words in first if kind in words} == set(LISTENER_KINDS)
+    assert {kind for kind in KINDS for words in first if kind in words} == set(KINDS)
     assert set(FOR_ALL) == {"balance", "status", "proxy", "web"}
 
 

@@ -17,6 +17,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.protocol import Factory
 
 from distbal import config, yamlfile
+from distbal.listenspec import KINDS
 from tests.peers import with_ipv6
 from tests.services import Balancer, Client, Lines, balancer, connect, until
 
@@ -189,7 +190,7 @@ async def said_by_an_admin(path: Path, *words: str) -> None:
 
 def test_by_default_what_changes_something_is_for_this_machine_alone() -> None:
     settings = config.read("hosts.yaml", yamlfile.parse("hosts.yaml", "hosts: [alpha/4]\n")).settings
-    places = {kind: [one.at for one in settings.listen if one.kind == kind] for kind in config.LISTENER_KINDS}
+    places = {kind: [one.at for one in settings.listen if one.kind == kind] for kind in KINDS}
     (update,), (admin,) = places["update"], places["admin"]
     assert (update.kind, update.host) == ("tcp", "127.0.0.1")
     assert settings.allow["update"].words == ("loopback",)
