@@ -16,22 +16,16 @@ from typing import Any, Self
 from twisted.internet.testing import MemoryReactorClock
 
 from distbal.access import AccessList
-from distbal.complaints import Complaints
-from distbal.handover import TakenUp, TakingUp, hand_over, left_sockets, settle
+from distbal.handover import TakenUp, TakingUp, hand_over, left_sockets
 from distbal.hosts import Farm, HostSpec
 from distbal.inheritance import Inheritance
 from distbal.keeperwire import Key, Role
-from distbal.keeping import Keeping
-from distbal.leases import LocalLeases
 from distbal.ledger import Ledger
+from distbal.lending import Lending
 from distbal.listeners import Left, open_all
 from distbal.listenspec import Listener, parse
-from distbal.logs import Logger
 from distbal.notebook import Notes
-from distbal.ports import Replies, Terms
-from distbal.proxy.port import Proxy
-from distbal.scheduler import Scheduler
-from distbal.serving import Serving
+from distbal.ports import Replies
 from tests.keepers import Holder
 
 ANY = Listener("balance", parse("127.0.0.1:0"))
@@ -56,37 +50,21 @@ class Life:
     ) -> None:
         self.clock = clock
         self.left = left
-        self.keeping = None
-        if left.channel is not None:
-            self.keeping = Keeping(clock, left.channel, left.ledger or Ledger(), lambda: None)
-        self.leases = LocalLeases(Scheduler(farm, first_id=1000), clock)
-        terms = Terms()
-        terms.replies = Replies("{name}{options}")
-        terms.allow_clients = terms.allow_update = AccessList.parse(["any"])
-        self.terms = terms
-        complain = Complaints(Logger(), clock.seconds)
-        self.proxy = Proxy(clock, None, keeping=self.keeping)  # type: ignore[arg-type]
         opened = open_all(specs, left_sockets(left) if left.ledger else Left())
-        self.serving = Serving(
-            *(clock, self.leases, terms, complain, self.proxy, {}, lambda: None, opened),
-            room=room,
-            log_jobs=False,
-            keeping=self.keeping,
-        )
+        lending = Lending(clock, left, Notes(), opened, room=room)
+        self.keeping, self.leases, self.proxy = lending.keeping, lending.leases, lending.proxy
+        self.serving, self.terms = lending.serving, lending.terms
+        self.leases.configure(farm)
+        self.terms.replies = Replies("{name}{options}")
+        self.terms.allow_clients = self.terms.allow_update = AccessList.parse(["any"])
         # what lends nothing is not served here: to it no process lives so long
-        assert self.serving.start() == []
-        self.came = TakenUp()
-        book = left.ledger
-        if book is not None:
-            self.came = TakingUp(left, book, Notes(), self.serving)()
-            if self.keeping is None:
-                book.close()
-        if self.keeping is not None:
-            if book is None:
-                self.keeping.hold_ledger()
-            if settles:
-                settle(left, self.keeping)
-        left.close()
+        assert lending.start() == []
+        if settles:
+            self.came = lending.take_up() or TakenUp()
+        else:
+            assert left.ledger is not None
+            self.came = TakingUp(left, left.ledger, Notes(), self.serving)()
+            left.close()
 
     @property
     def loop(self) -> Any:
