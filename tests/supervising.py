@@ -179,6 +179,13 @@ class Supervised:
         self._stack.callback(sock.close)
         return Daemon(sock)
 
+    def daemon_that_holds(self, things: Mapping[Key, int]) -> Daemon:
+        """The next one, which serves, and has handed these descriptors over."""
+        daemon = self.daemon()
+        daemon.serve()
+        daemon.hold(things)
+        return daemon
+
     def descriptors(self) -> int:
         """How many it has."""
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))

@@ -25,9 +25,7 @@ def test_a_first_daemon_that_does_not_start_ends_the_keeper_with_its_status(tmp_
 def test_what_is_held_is_never_given_up_for_a_daemon_that_does_not_start(tmp_path: Path) -> None:
     """A bad hosts.yaml, say: these end before they ask for what is held, and the pauses grow."""
     with supervised(tmp_path) as keeper, connections(1) as (_, served):
-        daemon = keeper.daemon()
-        daemon.serve()
-        daemon.hold({(1, Role.CLIENT): served[0].fileno()})
+        daemon = keeper.daemon_that_holds({(1, Role.CLIENT): served[0].fileno()})
         for pause in ("at once", "in 0.5 s", "in 1 s"):
             daemon.end(1)
             keeper.lines.until(f"ended with status 1; a new one starts {pause}, and gets 1 descriptors")
@@ -39,9 +37,7 @@ def test_what_is_held_is_never_given_up_for_a_daemon_that_does_not_start(tmp_pat
 
 def test_what_is_held_is_dropped_when_daemons_do_not_live_with_it(tmp_path: Path) -> None:
     with supervised(tmp_path) as keeper, connections(1) as (clients, served):
-        daemon = keeper.daemon()
-        daemon.serve()
-        daemon.hold({(1, Role.CLIENT): served[0].fileno()})
+        daemon = keeper.daemon_that_holds({(1, Role.CLIENT): served[0].fileno()})
         served[0].close()
         for _ in range(6):
             daemon.kill(signal.SIGSEGV)
@@ -68,9 +64,7 @@ def test_who_ends_it_ends_the_daemon_first(tmp_path: Path, number: int) -> None:
 
 def test_a_daemon_that_somebody_asked_to_end_is_not_started_again(tmp_path: Path) -> None:
     with supervised(tmp_path) as keeper, connections(1) as (clients, served):
-        daemon = keeper.daemon()
-        daemon.serve()
-        daemon.hold({(1, Role.SESSION_CLIENT): served[0].fileno()})
+        daemon = keeper.daemon_that_holds({(1, Role.SESSION_CLIENT): served[0].fileno()})
         daemon.send(wire.STOPPING)
         daemon.end(1)
         assert keeper.wait() == 0

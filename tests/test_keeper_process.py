@@ -239,9 +239,7 @@ def test_twistd_options_are_handed_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["2>&-", "2>/dev/full", "<&- 2>&-"])
 def test_nobody_has_to_listen(tmp_path: Path, how: str) -> None:
     with supervised(tmp_path, before=["sh", "-c", f'exec "$@" {how}', "sh"]) as keeper, connections(1) as (_, served):
-        daemon = keeper.daemon()
-        daemon.serve()
-        daemon.hold({(1, Role.CLIENT): served[0].fileno()})
+        daemon = keeper.daemon_that_holds({(1, Role.CLIENT): served[0].fileno()})
         daemon.send(b"garbage")
         daemon.kill()
         given = keeper.daemon().serve()

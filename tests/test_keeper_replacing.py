@@ -141,9 +141,7 @@ def test_an_upgraded_daemon_has_the_keeper_replaced_and_nothing_is_let_go(tmp_pa
 
 def test_it_replaces_itself_while_no_daemon_lives(tmp_path: Path) -> None:
     with supervised(tmp_path) as keeper, connections(1) as (_, served):
-        daemon = keeper.daemon()
-        daemon.serve()
-        daemon.hold({(1, Role.CLIENT): served[0].fileno()})
+        daemon = keeper.daemon_that_holds({(1, Role.CLIENT): served[0].fileno()})
         for _ in range(3):
             daemon.kill()
             daemon = keeper.daemon()
@@ -166,9 +164,7 @@ def test_new_code_that_says_no_or_hangs_changes_nothing(tmp_path: Path) -> None:
     )
     code.write_text("import os\nos.write(2, b'no room\\n at the inn\\n')\nos._exit(1)")
     with supervised(tmp_path, env={"PYTHONPATH": str(shadow)}) as keeper, connections(1) as (_, served):
-        daemon = keeper.daemon()
-        daemon.serve()
-        daemon.hold({(1, Role.CLIENT): served[0].fileno()})
+        daemon = keeper.daemon_that_holds({(1, Role.CLIENT): served[0].fileno()})
         daemon.hello("upgrade", give=False)
         keeper.lines.until("the trial of new code says no: no room / at the inn")
         code.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")

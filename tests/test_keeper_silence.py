@@ -13,9 +13,7 @@ from tests.supervising import connections, inodes, supervised
 
 def test_a_silent_daemon_is_killed(tmp_path: Path) -> None:
     with supervised(tmp_path, patience=1) as keeper, connections(1) as (_, served):
-        daemon = keeper.daemon()
-        daemon.serve()
-        daemon.hold({(1, Role.CLIENT): served[0].fileno()})
+        daemon = keeper.daemon_that_holds({(1, Role.CLIENT): served[0].fileno()})
         os.kill(daemon.pid, signal.SIGSTOP)
         keeper.lines.until(f"no sign of life of the daemon (process {daemon.pid}) for 1 s: it is killed")
         daemon.gone()
@@ -49,9 +47,7 @@ def test_a_keeper_that_was_frozen_kills_nobody_for_it(tmp_path: Path) -> None:
 def test_a_daemon_that_goes_on_alone_is_not_killed_for_its_silence(tmp_path: Path) -> None:
     """It had no more patience with a keeper that was frozen, and has clients that only it knows."""
     with supervised(tmp_path, patience=1) as keeper, connections(1) as (_, served):
-        daemon = keeper.daemon()
-        daemon.serve()
-        daemon.hold({(1, Role.CLIENT): served[0].fileno()})
+        daemon = keeper.daemon_that_holds({(1, Role.CLIENT): served[0].fileno()})
         daemon.hang_up()
         # as long as it takes for a keeper that runs to kill one
         with supervised(tmp_path, patience=3) as other:

@@ -141,9 +141,7 @@ def test_a_restart_of_the_unit_keeps_everything(tmp_path: Path, systemd: Played,
         things |= {(3, Role.PIPE_READ): reading, (3, Role.PIPE_WRITE): writing, (0, Role.LEDGER): memory_of(b"accounts")}
         expected = {key: os.fstat(descriptor).st_ino for key, descriptor in things.items()}
         with supervised(tmp_path, env=systemd.environment) as keeper:
-            daemon = keeper.daemon()
-            daemon.serve()
-            daemon.hold(things)
+            daemon = keeper.daemon_that_holds(things)
             os.write(writing, b"on its way")
             for descriptor in things.values():
                 os.close(descriptor)
@@ -184,9 +182,7 @@ def test_a_restart_at_any_moment_of_the_start_keeps_everything(tmp_path: Path, s
     with connections(10) as (_, served):
         things: dict[wire.Key, int] = {(number, Role.CLIENT): sock.fileno() for number, sock in enumerate(served)}
         with supervised(tmp_path, env=systemd.environment) as keeper:
-            daemon = keeper.daemon()
-            daemon.serve()
-            daemon.hold(things)
+            daemon = keeper.daemon_that_holds(things)
             keeper.process.terminate()
             assert isinstance(daemon.receive()[0], wire.Leave)
             daemon.end(0)
@@ -209,9 +205,7 @@ def test_failures_before_one_that_served_do_not_count(tmp_path: Path, systemd: P
     systemd.environment |= {"FDSTORE": "64"}
     with connections(1) as (_, served):
         with supervised(tmp_path, env=systemd.environment) as keeper:
-            daemon = keeper.daemon()
-            daemon.serve()
-            daemon.hold({(1, Role.CLIENT): served[0].fileno()})
+            daemon = keeper.daemon_that_holds({(1, Role.CLIENT): served[0].fileno()})
             daemon.kill()
             assert "a new one starts at once" in keeper.lines.until("was killed by SIGKILL")
             daemon = keeper.daemon()
@@ -237,9 +231,7 @@ def test_a_daemon_that_does_not_leave_is_killed_and_one_that_does_not_serve_at_o
     systemd.environment |= {"FDSTORE": "64"}
     with connections(1) as (_, served):
         with supervised(tmp_path, env=systemd.environment) as keeper:
-            daemon = keeper.daemon()
-            daemon.serve()
-            daemon.hold({(1, Role.CLIENT): served[0].fileno()})
+            daemon = keeper.daemon_that_holds({(1, Role.CLIENT): served[0].fileno()})
             daemon.kill()
             daemon = keeper.daemon()
             keeper.process.terminate()

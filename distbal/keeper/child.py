@@ -50,8 +50,8 @@ def spawn(command: list[str], environment: dict[str, str], output: int | None = 
     It is in a process group of its own, so that a terminal's Ctrl-C reaches it by way of the keeper alone.
 
     :param environment: beside what is not :data:`NOT_FOR_IT` of this process's.
-    :param blocked: signals that wait until it lets them through.
     :param output: what its stdout and stderr are; None: this process's own.
+    :param blocked: signals that wait until it lets them through.
     :returns: its process.
     :raises OSError: it cannot be started.
     """
