@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.crowds import View
-from tests.rooms import LOST, READ, WRITE, Room
+from tests.rooms import LOST, PATIENCE, READ, WRITE, Room
 
 #: what a request begins with: the session's number
 HEADER = struct.Struct("<Q")
@@ -269,33 +269,46 @@ class Session:
 
 
 class Service:
-    """A server of the farm; a deaf one answers no connect, until it opens up."""
+    """A server of the farm; a deaf one answers no connect, until it opens up; and it can fall deaf again."""
 
     def __init__(self, room: Room, name: str, slots: int, sessions: Mapping[int, Session], *, deaf: bool = False) -> None:
         self.name = name
         self.slots = slots
         self._room = room
         self._sessions = sessions
-        self._sock = socket.create_server(("127.0.0.1", 0), backlog=0 if deaf else 1000)
+        self._sock = socket.create_server(("127.0.0.1", 0), backlog=1000)
         self._sock.setblocking(False)
         self.address = f"127.0.0.1:{self._sock.getsockname()[1]}"
         #: connections whose number has not come
         self._nameless: dict[socket.socket, bytes] = {}
-        self._first = socket.create_connection(self._sock.getsockname()) if deaf else None
-        self._deaf = deaf
-        if not deaf:
-            room.watch(self._sock, READ, self._accept)
+        self._first: socket.socket | None = None
+        self._deaf = False
+        room.watch(self._sock, READ, self._accept)
+        if deaf:
+            self.fall_deaf()
 
     @property
     def line(self) -> str:
         """As it stands in hosts.yaml, in a pool of its own."""
         return f"{{name: {self.name}, address: '{self.address}', slots: {self.slots}, pools: [{self.name}]}}"
 
+    def fall_deaf(self) -> None:
+        """From now on no connect is answered: a connection of our own fills the queue, which has room for one."""
+        if not self._deaf:
+            self._deaf = True
+            self._accept(READ)
+            self._room.forget(self._sock)
+            self._sock.listen(0)
+            self._first = socket.create_connection(self._sock.getsockname(), PATIENCE)
+
     def open_up(self) -> None:
         if self._deaf:
             self._deaf = False
             self._sock.listen(1000)
             self._room.watch(self._sock, READ, self._accept)
+            if self._first is not None:
+                self._first.close()
+                self._first = None
 
     def close(self) -> None:
         if not self._deaf:
@@ -384,8 +397,11 @@ class Relayed:
 
         :param sizes: how much they move, if not as much as is usual in this phase.
 
-        Before the first that is to wait, holders take all slots there.
+        Before the first that is to wait, holders take all slots there. Before those that are to be connecting, their
+        server falls deaf.
         """
+        if phase == CONNECTING:
+            self.deaf.fall_deaf()
         if phase == WAITING and not any(session.host == "few" and session.held for session in self.sessions.values()):
             holders = [self._session(ASKED, "few", self._where(WAITING)) for _ in range(self.HOLDERS)]
             self._room.until(lambda: all(holder.in_place() for holder in holders), "the slots taken that others wait for")
@@ -400,9 +416,13 @@ class Relayed:
     def held(self) -> list[Session]:
         return [session for session in self.sessions.values() if session.held]
 
-    def settle(self) -> None:
+    def settle(self, patience: float = PATIENCE) -> None:
         """Wait until each is where it is held."""
-        self._room.until(lambda: all(session.in_place() for session in self.held()), "all sessions in their places")
+        self._room.until(lambda: not self._elsewhere(), lambda: f"the places of sessions {self._elsewhere()}", patience)
+
+    def _elsewhere(self) -> str:
+        """Those that are not where they are to be held."""
+        return ", ".join(f"{session.number} ({session.phase})" for session in self.held() if not session.in_place())
 
     def view(self) -> View:
         """Who has what, while they are held."""
@@ -412,6 +432,14 @@ class Relayed:
                 served.setdefault(session.host, set()).add(session.port)
         waiting = frozenset(session.port for session in self.held() if session.phase == WAITING)
         return View({host: frozenset(ports) for host, ports in served.items()}, {"few": waiting} if waiting else {})
+
+    def let_connect(self) -> None:
+        """The deaf server opens up, and those that were connecting are served, to be held where they have asked."""
+        self.deaf.open_up()
+        for session in self.held():
+            if session.phase == CONNECTING:
+                session.phase = ASKED
+        self.settle()
 
     def go_on(self) -> None:
         """All of them, to their ends."""

@@ -54,11 +54,15 @@ class Room:
             if (serve := self._watched.get(descriptor)) is not None:
                 serve(events)
 
-    def until(self, holds: Callable[[], bool], what: str = "it", patience: float = PATIENCE) -> None:
-        """Turn until it holds."""
+    def until(self, holds: Callable[[], bool], what: str | Callable[[], str] = "it", patience: float = PATIENCE) -> None:
+        """Turn until it holds.
+
+        :param what: what is waited for; or says it when it did not come.
+        """
         deadline = time.monotonic() + patience
         while not holds():
-            assert time.monotonic() < deadline, f"{what} did not come about in {patience:.0f} s"
+            if time.monotonic() >= deadline:
+                raise AssertionError(f"{what if isinstance(what, str) else what()} did not come about in {patience:.0f} s")
             self.turn(0.02)
 
     @staticmethod

@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from tests.crowds import SERVED, WAITING, Crowd, View
-from tests.relayed import ASKED, FREE, HEADER, PHASES, USUAL, Relayed, noise
+from tests.relayed import ASKED, CONNECTING, FREE, HEADER, PHASES, USUAL, Relayed, noise
 from tests.rooms import READ, Room
 from tests.support import reset_at_close
 
@@ -212,6 +212,32 @@ def test_every_phase_is_held_somewhere(room: Room, port: Fake, relayed: Relayed)
     for _ in range(50):
         room.turn()
     assert {session.phase for session in relayed.held() if session.in_place()} == {"quiet", "connecting"}
+
+
+def test_a_server_falls_deaf_and_opens_up_again(room: Room, relayed: Relayed) -> None:
+    host, _, number = relayed.deaf.address.partition(":")
+    for _ in range(2):
+        relayed.deaf.fall_deaf()
+        with socket.socket() as unheard:
+            unheard.setblocking(False)
+            unheard.connect_ex((host, int(number)))
+            for _ in range(50):
+                room.turn()
+            with pytest.raises(OSError, match="not connected"):
+                unheard.getpeername()
+        relayed.deaf.open_up()
+        with socket.create_connection((host, int(number)), 10.0) as heard:
+            assert heard.getpeername()
+
+
+def test_sessions_are_not_in_their_places(room: Room, port: Fake, relayed: Relayed) -> None:
+    """What is said of it names them."""
+    relayed.serve([port.where[1]] * 4)
+    (session,) = relayed.begin(CONNECTING, 1)
+    relayed.settle()
+    session.phase = ASKED
+    with pytest.raises(AssertionError, match=rf"the places of sessions {session.number} \(asked\) did not come about"):
+        relayed.settle(patience=0.1)
 
 
 def test_a_room_tells_what_happens(room: Room, stack: ExitStack) -> None:

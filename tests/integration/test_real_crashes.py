@@ -19,12 +19,11 @@ def test_kills_of_a_full_daemon(tmp_path: Path) -> None:
     """With 2,000 clients and 200 sessions in every phase. Those that wait keep their order and age, leases their numbers."""
     with crowded(tmp_path, supervised=True) as scene:
         scene.crowd.tolerant = True
-        for number in range(FULL):
+        for _ in range(FULL):
             before = scene.sight()
-            if number == FULL - 1:
-                scene.begin_connecting()
+            scene.begin_connecting()
             scene.kill_in(scene.dice.uniform(0, 0.2))
-            scene.relayed.deaf.open_up()
+            scene.relayed.let_connect()
             scene.agree()
             scene.same(before)
         assert scene.crowd.cut <= scene.daemon.lost + FULL

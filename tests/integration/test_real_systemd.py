@@ -128,7 +128,7 @@ def test_nobody_sees_what_the_unit_goes_through(tmp_path: Path) -> None:
         for _ in range(2):
             scene.begin_connecting()
             restart(scene, one)
-            scene.relayed.deaf.open_up()
+            scene.relayed.let_connect()
             assert real.shows("NFileDescriptorStore") == "0"
             scene.agree()
             scene.same(before)

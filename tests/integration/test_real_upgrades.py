@@ -46,7 +46,7 @@ def test_upgrade(tmp_path: Path, supervised: bool) -> None:
             status, words = said(command)
         assert status == 0, words
         # what was on its way to a server that did not answer goes there now
-        scene.relayed.deaf.open_up()
+        scene.relayed.let_connect()
         assert scene.daemon.pid == pid
         assert scene.reports.status()["distbal"] == "9.9.9"
         scene.agree()
