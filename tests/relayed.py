@@ -154,7 +154,8 @@ class End:
             self.close()
 
     def _broken(self, error: OSError) -> None:
-        self.session.fault(f"{os.strerror(error.errno or 0)}, after {self.got} bytes of {self._into[1]}")
+        if not self.session.is_excused():
+            self.session.fault(f"{os.strerror(error.errno or 0)}, after {self.got} bytes of {self._into[1]}")
         self.close()
 
 
@@ -162,19 +163,20 @@ class Session:
     """One job of a client by way of the proxy.
 
     :ivar phase: where it is held.
+    :param relayed: told of faults, and asked whether a reset is one.
     :ivar host: whose it is to be.
     :ivar server: its server's end, once that has taken it in.
     """
 
     def __init__(
-        self, room: Room, number: int, phase: str, host: str, where: tuple[str, int], faults: list[str], sizes: Sizes | None
+        self, room: Room, number: int, phase: str, host: str, where: tuple[str, int], relayed: Relayed, sizes: Sizes | None
     ) -> None:
         self.number = number
         self.phase = phase
         self.host = host
         self.held = phase != FREE
         self.server: End | None = None
-        self._faults = faults
+        self._relayed = relayed
         self._sizes = sizes or SIZES.get(phase, Sizes(USUAL, USUAL))
         self.request = HEADER.size + self._sizes.request
         self._room = room
@@ -203,7 +205,11 @@ class Session:
         return self.phase not in (QUIET, WAITING, PARTING)
 
     def fault(self, what: str) -> None:
-        self._faults.append(f"session {self.number} ({self.phase}): {what}")
+        self._relayed.faults.append(f"session {self.number} ({self.phase}): {what}")
+
+    def is_excused(self) -> bool:
+        """Whether its reset is no fault."""
+        return self._relayed.excuses(self)
 
     def taken(self, sock: socket.socket) -> None:
         """Its server has taken it in, and has read its number."""
@@ -350,6 +356,9 @@ class Relayed:
 
     :ivar faults: what should not have happened, in words.
     :ivar sessions: all that ever were, by number.
+    :ivar cut: how many were reset that no server had taken in: what a kill may do to one that was accepted in its very turn.
+        They are sessions no more.
+    :ivar tolerant: whether those are counted, and no fault.
     """
 
     #: sessions that hold all slots of the service ``few``, so that others wait
@@ -358,6 +367,8 @@ class Relayed:
     def __init__(self, room: Room) -> None:
         self.faults: list[str] = []
         self.sessions: dict[int, Session] = {}
+        self.cut = 0
+        self.tolerant = False
         self._room = room
         self._number = 2
         self.relay = Service(room, "relay", 1000, self.sessions)
@@ -410,8 +421,16 @@ class Relayed:
 
     def _session(self, phase: str, host: str, where: tuple[str, int], sizes: Sizes | None = None) -> Session:
         self._number += 2
-        session = self.sessions[self._number] = Session(self._room, self._number, phase, host, where, self.faults, sizes)
+        session = self.sessions[self._number] = Session(self._room, self._number, phase, host, where, self, sizes)
         return session
+
+    def excuses(self, session: Session) -> bool:
+        """Whether it is one of those that a kill may reset."""
+        if not self.tolerant or session.server is not None:
+            return False
+        self.cut += 1
+        del self.sessions[session.number]
+        return True
 
     def held(self) -> list[Session]:
         return [session for session in self.sessions.values() if session.held]

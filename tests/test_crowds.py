@@ -203,6 +203,24 @@ def test_a_session_that_is_cut(room: Room, port: Fake, relayed: Relayed) -> None
     assert "Connection reset by peer, after 0 bytes of 40000" in relayed.faults[0]
 
 
+@pytest.mark.parametrize(("tolerant", "taken"), [(False, False), (True, False), (True, True)])
+def test_a_session_that_is_reset(room: Room, port: Fake, relayed: Relayed, tolerant: bool, taken: bool) -> None:
+    """It is excused where it had not come to a server."""
+    wire = Wire(relayed, port)
+    relayed.tolerant = tolerant
+    (session,) = relayed.begin(ASKED, 1)
+    client, server = wire.open()
+    request = exactly(room, client, HEADER.size + USUAL)
+    if taken:
+        server.sendall(request)
+        relayed.settle()
+    reset_at_close(client)
+    client.close()
+    room.until(lambda: session.client.over)
+    excused = tolerant and not taken
+    assert (len(relayed.faults), relayed.cut, session in relayed.held()) == (not excused, excused, not excused)
+
+
 def test_every_phase_is_held_somewhere(room: Room, port: Fake, relayed: Relayed) -> None:
     """A phase that nobody comes to would be waited for in vain: it is not in its place until then."""
     relayed.serve([port.where[1]] * 4)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -516,6 +518,65 @@ async def test_one_that_the_keeper_did_not_have_yet_is_missed(tmp_path: Path) ->
                 taken = house.live_again()
                 assert (len(taken.missing), taken.sessions) == (1, [])
                 assert await heard(client) == (b"", True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_that_the_keeper_did_not_have_yet_is_reset() -> None:
+    """All that it said was read, and so its end would look like an answer that is whole and empty."""
+    with Hole() as hole:
+        house = KeptHouse(hole.spec())
+        async with house.lasts():
+            with house.client(b"hello") as client:
+                await phase(house, CONNECTING)
+                house.kill()
+                house.lose(Role.SESSION_CLIENT)
+                assert len(house.live_again().missing) == 1
+                assert await heard(client) == (b"", False)
+
+
+@every_way
+@pytest_twisted.ensureDeferred
+async def test_one_that_is_refused_sees_an_end(way: str) -> None:
+    with Server() as server:
+        house = KeptHouse(server.spec(), way=way, wait=60.0)
+        async with house.lasts(), relayed(house, server):
+            with house.client(b"second") as second:
+                await house.becomes(1, 1)
+                house.again()
+                house.clock.advance(61)
+                await house.becomes(1, 0)
+                # the keeper lets go of it too
+                await turns()
+                assert await heard(second) == (b"", True)
+
+
+def _resets(session: Any) -> bool:
+    """Whether the client sees a reset, whoever closes it."""
+    with socket.socket(fileno=os.dup(session._client)) as sock:
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)[:4] != bytes(4)
+
+
+@pytest_twisted.ensureDeferred
+async def test_clients_are_reset_by_whoever_closes_them_until_they_are_relayed() -> None:
+    """From then on bytes may be on their way to them that a reset would take away."""
+    with Server() as server:
+        house = KeptHouse(server.spec())
+        async with house.lasts():
+            with house.client(b"first"):
+                await phase(house, RELAYING)
+                assert [_resets(session) for session in house.sessions] == [False]
+                with house.client(b"second") as second:
+                    await house.becomes(1, 1)
+                    assert sorted(map(_resets, house.sessions)) == [False, True]
+                    house.again()
+                    assert sorted(map(_resets, house.sessions)) == [False, True]
+                    (await server.accept()).close()
+                    with await server.accept() as end:
+                        assert await read(end, 6) == b"second"
+                        assert [_resets(session) for session in house.sessions if session.state == RELAYING] == [False]
+                        end.send(b"done")
+                        end.close()
+                    assert await heard(second) == (b"done", True)
 
 
 @pytest_twisted.ensureDeferred

@@ -46,10 +46,11 @@ class Job:
                 pass
             except OSError:
                 self.left = memoryview(b"")  # it was reset
+            reset = False
             try:
                 data = self.sock.recv(1 << 16)
             except ConnectionResetError:
-                data = b""
+                data, reset = b"", True
             self.heard += data
             if not data:
                 self.sock.close()
@@ -57,6 +58,7 @@ class Job:
                 if self.heard:
                     self.done = True
                 else:
+                    assert reset, "an end in order, which looks like a whole answer that is empty"
                     self.lost += 1
 
 

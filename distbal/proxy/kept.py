@@ -3,6 +3,10 @@
 Three things come in a certain order here. The keeper has a descriptor before anything is sent over it, or put into it. What a
 session is about to do is in its account before the system call that does it, if it could not be told from the sockets
 afterwards. And a lease is no longer in the account by the time it goes back, so that no two can have it.
+
+A client whom the keeper does not have yet is closed by the system when this process is killed: with a reset, since an end would
+look like an answer that is whole and empty. So whatever closes a client before its session relays, and has not told it the end,
+resets it.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from distbal.proxy.flow import ENDED, NOTHING, SOURCE_BROKE, TARGET_BROKE, Flow
 from distbal.proxy.keptpipes import KeptPipe, KeptPipes, Lender
 from distbal.proxy.lasting import CUT, SAID_DOWN, SAID_UP, LastingSession, Passed
 from distbal.proxy.pipes import Pipe
-from distbal.proxy.sockets import peek
+from distbal.proxy.sockets import peek, set_abortive
 from distbal.proxy.splice import available
 
 if TYPE_CHECKING:
@@ -103,6 +107,7 @@ class KeptSession(LastingSession):
 
     def begin(self) -> None:
         keeping = self._keeping
+        set_abortive(self._client, True)
         ident = keeping.new_id()
         offset = self._accounts.enter(
             ledger.SESSION,
@@ -234,6 +239,8 @@ class KeptSession(LastingSession):
         self._keeping.soon()
 
     def relay(self) -> None:
+        # first: a process that takes it up while it relays counts on it
+        set_abortive(self._client, False)
         self._accounts.connected(self._offset, self._connect or 0.0)
         super().relay()
 
