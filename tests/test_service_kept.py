@@ -15,11 +15,11 @@ import pytest_twisted
 
 from distbal import __version__, descriptors, inheritance, keeperwire, ledger
 from distbal.execing import UpgradeError
-from distbal.handover import FILE_NOTE
+from distbal.handover import FILE_NOTE, LOST_NOTE
 from distbal.keeperwire import Beat, Hello, Journal, Keeper, Ready, Role, Stopping
 from distbal.ledger import Ledger
 from distbal.listeners import words
-from tests.services import LISTEN, Balancer, balancer, leave, make, until
+from tests.services import LISTEN, Balancer, Lines, balancer, leave, make, until
 from tests.support import LoggedErrors, alone
 
 KEEPER = Keeper(__version__, 17, 0, "", 1.8e9)
@@ -126,6 +126,28 @@ async def test_what_it_hears_from_the_first_word_to_the_last(tmp_path: Path, kee
     assert heard[1].held[:2] == [(0, Role.LEDGER), (0, Role.NOTES)] or (0, Role.LEDGER) in heard[1].held
     assert Ready(__version__, "serves 1 hosts") in heard
     assert heard[-1] == Stopping()
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_was_lost_is_told_of_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that found it out was killed before it could say so."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    monkeypatch.setenv(keeperwire.VARIABLE, str(theirs.detach()))
+    book = Ledger()
+    book.note(LOST_NOTE, b"3")
+    keys: list[keeperwire.Key] = [(0, Role.LEDGER), (0, Role.NOTES)]
+    socket.send_fds(ours, [keeperwire.give(keys)], [book.slots, book.notes])
+    book.close()
+    ours.send(keeperwire.end(KEEPER))
+    keeper = Played(ours)
+    with Lines() as lines:
+        async with balancer(tmp_path, TEXT) as one:
+            assert "taken up: 0 leases, 0 waiters and 0 sessions; 3 that had just come were lost" in lines
+            assert one.service.succession.came.lost == 3
+            keeping = one.service.succession._keeping
+            assert keeping is not None
+            assert LOST_NOTE not in keeping.ledger.read_notes()
+    keeper.close()
 
 
 @pytest_twisted.ensureDeferred

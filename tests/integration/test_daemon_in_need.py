@@ -31,7 +31,7 @@ from tests.support import alone, free_port, room_for, stop
 
 
 def test_more_clients_than_descriptors(tmp_path: Path) -> None:
-    slots, wait = 60, 1.5
+    slots, wait = 60, 4
     text = f"hosts: [alpha/{slots}]\nqueue: {{wait: {wait}}}\n{LISTEN}"
     with running(tmp_path, text, before=limited(120, 160)) as daemon, contextlib.ExitStack() as stack:
         found = re.search(r"open descriptors is 160, which leaves room for (\d+) clients: for 60 slots", daemon.log)

@@ -44,9 +44,11 @@ async def test_the_shell_says_what_cannot_be_kept(manhole: Manhole, is_slow: boo
     daemon = manhole.balancer.daemon
     daemon.why_not = "the disk is full"
     daemon.is_slow = is_slow
+    running = Deferred.fromCoroutine(manhole.run(said=b"drain('newbb:3632')"))
     if is_slow:
-        reactor.callLater(0.5, daemon.catch_up)
-    done = await manhole.run(said=b"drain('newbb:3632')")
+        await until(lambda: len(daemon.slow) == 1, "what is to be kept")
+        daemon.catch_up()
+    done = await running
     warning, answer = "warning: it holds until a restart, since the disk is full", "newbb:3632 is drained"
     assert sorted(done.out.splitlines()) == [answer, warning]
     daemon.why_not, daemon.is_slow = "", False
@@ -321,10 +323,13 @@ async def test_a_dumb_terminal_gets_no_control_sequences(manhole: Manhole) -> No
 
 @pytest_twisted.ensureDeferred
 async def test_lines_from_a_pipe(manhole: Manhole) -> None:
-    manhole.balancer.daemon.is_slow = True
-    reactor.callLater(0.5, manhole.balancer.daemon.catch_up)
+    daemon = manhole.balancer.daemon
+    daemon.is_slow = True
     lines = b"for i in range(2):\n    print(i)\n\nup('alpha:3632')\n1/0\nexport()\ndrain('alpha:3632')"
-    done = await manhole.run("-T", said=lines)
+    running = Deferred.fromCoroutine(manhole.run("-T", said=lines))
+    await until(lambda: len(daemon.slow) == 3, "what up, export and drain wait for")
+    daemon.catch_up()
+    done = await running
     assert done.err == ""
     first, _, rest = done.out.partition("Traceback (most recent call last):\n")
     assert first == "0\n1\nalpha:3632 was ready already\n"

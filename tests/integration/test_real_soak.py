@@ -36,7 +36,7 @@ def test_interrupted(tmp_path: Path) -> None:
         log.open("wb") as out,
         spawn(sys.executable, "-m", "tests.soak", "--minutes", "5", "--seed", "1", cwd=ROOT, stdout=out.fileno()) as soak,
     ):
-        until(lambda: soak.poll() is not None or "before anything happens" in log.read_text(), "its beginning")
+        until(lambda: soak.poll() is not None or "before anything happens" in log.read_text(), "its beginning", 120)
         assert soak.poll() is None, log.read_text()
         assert ours(b"/distbal-soak-")
         soak.send_signal(signal.SIGINT)
