@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from distbal.handover import all_is_said
 from distbal.listenspec import Listener, parse
 from tests.lives import ANY, Guest, Lives
 from tests.loops import open_descriptors
@@ -29,6 +30,8 @@ class Daemon(RuleBasedStateMachine):
         self.guests: list[Guest] = []
         #: those that have been served: the process knows them, and so does the keeper
         self.turned = True
+        #: how many were lost of whom nobody was told
+        self.unsaid = 0
 
     @precondition(lambda self: len(self.guests) < MOST)
     @rule(source=st.integers(1, 3), port=st.integers(0, 1))
@@ -55,9 +58,16 @@ class Daemon(RuleBasedStateMachine):
     def replace(self, upgrade: bool) -> None:
         if self.kept:
             self.lives.way = "kept upgrade" if upgrade else "kept"
-        self.lives.again()
+        assert self.lives.again().lost == self.unsaid
         self.lives.turn()
         self.turned = True
+
+    @precondition(lambda self: self.unsaid > 0)
+    @rule()
+    def say(self) -> None:
+        assert self.lives.now.keeping is not None
+        all_is_said(self.lives.now.keeping.ledger)
+        self.unsaid = 0
 
     @precondition(lambda self: self.kept)
     @rule()
@@ -74,7 +84,8 @@ class Daemon(RuleBasedStateMachine):
             assert guest.hear() == b""
             assert guest.closed
             guest.leave()
-        assert came.lost == 2
+        self.unsaid += 2
+        assert came.lost == self.unsaid
         assert len(self.guests) == known
         self.turned = True
 
