@@ -193,7 +193,7 @@ def settle(left: Inheritance, keeping: Keeping) -> None:
 
 def _unsaid(book: Ledger) -> int:
     """How many were lost of whom an earlier process said nothing, since it was killed too."""
-    noted = book.read_notes().get(LOST_NOTE, b"")
+    noted = book.read_note(LOST_NOTE)
     return int(noted) if noted.isdigit() and len(noted) < _DIGITS else 0
 
 

@@ -322,11 +322,14 @@ class Ledger:
 
     def read_notes(self) -> dict[str, bytes]:
         """All that holds, by its key, names included."""
-        memory = self._notes
-        return {
-            key: bytes(memory[start + NOTE.size + len(key.encode()) : end])
-            for key, (start, end) in sorted(self._where.items(), key=lambda item: item[1])
-        }
+        return {key: self.read_note(key) for key in sorted(self._where, key=self._where.__getitem__)}
+
+    def read_note(self, key: str) -> bytes:
+        """What holds under a key; b"" for nothing."""
+        if key not in self._where:
+            return b""
+        start, end = self._where[key]
+        return bytes(self._notes[start + NOTE.size + len(key.encode()) : end])
 
     def _place(self, key: str, start: int, end: int) -> None:
         if end - start > NOTE.size + len(key.encode()):

@@ -22,7 +22,8 @@ KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TCP_
 USER_TIMEOUT = 60_000
 _RELAYED = [(getattr(socket, name), value) for name, value in ({"TCP_NODELAY": 1} | KEEPALIVE).items() if hasattr(socket, name)]
 _BRIEF = [*_RELAYED, *([(socket.TCP_USER_TIMEOUT, USER_TIMEOUT)] if hasattr(socket, "TCP_USER_TIMEOUT") else [])]
-_ABORT = struct.pack("ii", 1, 0)
+#: struct linger: on or off, and for how many seconds
+_ABORT, _END = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
 #: seconds after which a client that says nothing is brought in all the same, where a listener may wait for its first bytes
 DEFERRED = 5
 #: Unix sockets: clients of any account may connect; those that change something are for the owner and the group
@@ -90,9 +91,9 @@ def keep_alive(sock: socket.socket, *, relay: bool = False) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def reset_at_close(sock: socket.socket) -> None:
-    """Let the peer see, when the socket is closed, that what it has is not all (socket(7), SO_LINGER)."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+def reset_at_close(sock: socket.socket, *, reset: bool = True) -> None:
+    """Let the peer see, when the socket is closed, that what it has is not all (socket(7), SO_LINGER); or an end, as usual."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT if reset else _END)
 
 
 def _tcp(family: int, address: tuple[object, ...], relay: bool, deferred: bool, *, both: bool = False) -> socket.socket:

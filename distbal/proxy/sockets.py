@@ -9,11 +9,11 @@ import struct
 import termios
 from typing import Any
 
+from distbal import listening
+
 #: a socket as C has it: two of these are made for each spliced session, and their methods are all that is wanted of them
 SocketType = socket.SocketType
 
-#: struct linger: on or off, and for how many seconds
-_RESET, _END = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
 _HUNG_UP = select.POLLERR | select.POLLHUP
 #: the peer ended its side; a system that does not know this word says POLLHUP
 _LEFT = getattr(select, "POLLRDHUP", 0)
@@ -36,10 +36,10 @@ def end_writing(descriptor: int) -> None:
 
 
 def set_abortive(descriptor: int, abortive: bool) -> None:
-    """Let the peer see a reset when the connection is closed, by whomever (socket(7), SO_LINGER); or its end, as usual."""
+    """Let the peer see a reset when the connection is closed, by whomever; or its end, as usual."""
     sock = socket_of(descriptor)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET if abortive else _END)
+        listening.reset_at_close(sock, reset=abortive)
     finally:
         sock.detach()
 
