@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,11 +27,13 @@ PROGRAMS = ("gcc", "distcc", "distccd")
 ANY = "127.0.0.1:0"
 #: seconds for which a daemon may be silent before its keeper kills it
 PATIENCE = 8
+#: what daemon and keeper hold at rest is looked at for so many seconds, and so many are between two looks
+LOOKED_AT, BETWEEN_LOOKS = 5.0, 0.02
 
 
 @dataclass(frozen=True)
 class Holdings:
-    """What daemon and keeper have at one moment.
+    """What daemon and keeper have.
 
     :ivar daemon, keeper: descriptors by kind.
     :ivar daemon_kb, keeper_kb: memory.
@@ -117,20 +120,23 @@ class Scene:
         return Holdings(descriptors(pid), descriptors(keeper), memory(pid), memory(keeper))
 
     def at_rest(self) -> Holdings:
-        """Wait until nothing is lent, nobody waits, and what is held stays the same; what that is."""
+        """Wait until nothing is lent and nobody waits; the least that daemon and keeper have in the seconds after that.
+
+        What has leaked is there in each look. What comes and goes is not: monitors' connections, and a client's at the keeper,
+        which looks once a second for those that have ended.
+        """
         until(lambda: self.counts() == (0, 0), "the end of all leases", 60)
-        before: list[Holdings] = []
-
-        def still() -> bool:
-            """Alike in five looks, a fifth of a second apart; monitors' connections come and go meanwhile."""
-            before.append(self.holdings())
-            last = before[-25:]
-            return len(last) == 25 and len({str(sorted(one.daemon.items())) for one in last}) == 1
-
-        # monitors connect now and then: what is there most of the time is what it holds
-        with suppress(AssertionError):
-            until(still, "rest", 10)
-        return min(before[-25:], key=lambda one: (sum(one.daemon.values()) + sum(one.keeper.values()), one.daemon_kb))
+        looks: list[Holdings] = []
+        end = time.monotonic() + LOOKED_AT
+        while time.monotonic() < end:
+            looks.append(self.holdings())
+            time.sleep(BETWEEN_LOOKS)
+        return Holdings(
+            min((look.daemon for look in looks), key=Counter.total),
+            min((look.keeper for look in looks), key=Counter.total),
+            min(look.daemon_kb for look in looks),
+            min(look.keeper_kb for look in looks),
+        )
 
 
 def hosts_yaml(servers: list[Server], endpoints: tuple[int, int], slots: dict[str, int] | None = None) -> str:
