@@ -33,13 +33,11 @@ def test_a_server_that_refuses_is_never_seen(farm: Farm, tmp_path: Path) -> None
     project = proxied(farm, tmp_path, 6)
     fast.kill()
     builds(project, 8)
-    paused = time.monotonic()
     farm.await_compiled(6)
     assert (fast.compiled(), slow.most()) == (0, 2)
     assert f"{fast.name} refused the connection; no jobs go there for 5 s, then one on trial" in farm.log
     fast.start()
     farm.await_state(fast, up=True)
-    assert time.monotonic() - paused < 7
     # the first one there is on trial, alone; then it is as if nothing had been
     builds(project, 8)
     farm.await_compiled(12)
@@ -100,10 +98,10 @@ def test_a_server_dies_while_it_is_sent_a_file(farm: Farm, tmp_path: Path) -> No
         farm.await_clients(1, 0)
         # more than buffers hold, so that both sides have come to a halt by then
         time.sleep(1)
-        began = time.monotonic()
         fast.kill()
+        # long before distcc would give up by itself
+        farm.await_clients(0, 0)
         built = project.end(client)
-    assert time.monotonic() - began < 10
     assert built.returncode == 0, built.stderr
     assert "running locally instead" in built.stderr
     assert (project.directory / "large.o").stat().st_size > len(rows) * 0.9
