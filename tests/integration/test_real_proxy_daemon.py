@@ -6,6 +6,7 @@ import contextlib
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,7 +79,9 @@ def test_the_end_of_the_daemon_is_the_end_of_its_sessions(tmp_path: Path, place:
             with contextlib.suppress(BlockingIOError):
                 while True:
                     pairs[1][1].send(bytes(100_000))
+            began = time.monotonic()
             assert daemon.end() == -signal.SIGTERM
+            assert time.monotonic() - began < 5
             assert refuses(port)
             assert "Unhandled" not in daemon.log
         pairs[1][1].settimeout(PATIENCE)

@@ -23,7 +23,7 @@ AWAY = 3.0
 #: for how long a frozen daemon is left alone: its keeper is more patient than the shorter time, and less than the longer
 SHORT_FREEZE, LONG_FREEZE = 1.5, 60.0
 #: seconds in which a new process listens at Twisted endpoints again
-ANEW = 10.0
+ANEW = 5.0
 #: what takes a job's server from it, and what its connection to the daemon may not outlive
 SERVER = ("server killed", "server frozen", "server slow")
 DAEMON = ("upgrade", "daemon killed", "daemon frozen", "daemon hung")

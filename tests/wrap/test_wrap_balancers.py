@@ -26,7 +26,7 @@ GOING_ON = "going on with distcc's own list of hosts"
 SHOW_HOSTS = compile_that('printf %s "${DISTCC_HOSTS-unset}"')
 #: what connecting may take in all, and what a busy machine may add
 LONGEST = 2.0
-SLACK = 3.0
+SLACK = 0.6
 
 
 # -- where the balancers' names come from --
@@ -221,7 +221,7 @@ def test_several_dark_machines_cost_no_more_and_leave_time_for_the_next(wrap: Wr
     with farm(b"box\r\n") as served:
         took, result = timed(wrap, {"DISTBAL": f"{dark} {refusing} {dark} {served.address}"})
         assert result.stdout == f"{LOCAL} box/100"
-        assert took <= LONGEST + SLACK
+        assert took <= LONGEST
 
 
 def test_ctrl_c_while_connecting(wrap: Wrap, dark: str) -> None:
